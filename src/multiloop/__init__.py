@@ -1,0 +1,53 @@
+"""multiloop: Node.js's concurrency model for Python — event loops that never block, on every core.
+
+What lives here: the public names, found late, so that importing the package costs next to nothing and a worker loads
+only what it uses. What must not: any code of its own.
+
+Modules: `timers` `events` (one loop, callbacks) · `fs` `net` `dns` `stream` `child_process` `http` (asynchronous I/O) ·
+`cluster` (one loop per core) · `worker_threads` `pool` (CPU-bound work beside the loop) · `health` (what blocks it).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import child_process, cluster, dns, events, fs, health, http, net, pool, stream, timers, worker_threads
+    from .loop import Limiter, Operation, map_limited, offload, on_uncaught, run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Limiter",
+    "Operation",
+    "child_process",
+    "cluster",
+    "dns",
+    "events",
+    "fs",
+    "health",
+    "http",
+    "map_limited",
+    "net",
+    "offload",
+    "on_uncaught",
+    "pool",
+    "run",
+    "stream",
+    "timers",
+    "worker_threads",
+]
+
+_FROM_LOOP = frozenset({"Limiter", "Operation", "map_limited", "offload", "on_uncaught", "run"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_LOOP:
+        value = getattr(importlib.import_module(".loop", __name__), name)
+    elif name in __all__:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value

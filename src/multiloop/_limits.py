@@ -1,0 +1,70 @@
+"""Every default in one place: value, unit (in the name), reason, precedent.
+
+What lives here: constants only. What must not: code. Layers that need one import it from here; users override through
+the option of the same name (units dropped: seconds and bytes).
+"""
+
+from __future__ import annotations
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+OFFLOAD_THREADS = 4  # threads for blocking calls; Node's UV_THREADPOOL_SIZE default. MULTILOOP_THREADS overrides.
+OFFLOAD_MAX_THREADS = 64  # stalled threads stop counting and are replaced up to this many in all.
+OFFLOAD_STALL_S = 0.001  # a thread inside one call for longer is stalled (prototype: nobody waits behind it).
+BLOCKED_LOOP_S = 0.1  # a tick later than this is reported; asyncio's slow_callback_duration is the same.
+
+# --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
+FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.
+HEADER_TIMEOUT_S = 10.0  # the whole head of a request (slowloris); nginx 60 s, hyper 30 s.
+BODY_IDLE_TIMEOUT_S = 30.0  # no byte of an announced body while the application waits for it; nginx 60 s.
+BODY_MIN_RATE_BYTES_S = 256  # after the idle allowance, a body slower than this is cut; Apache mod_reqtimeout 500.
+KEEP_ALIVE_TIMEOUT_S = 15.0  # an idle kept connection; Node 5 s (65 s on main), gunicorn 2 s, nginx 75 s.
+WRITE_TIMEOUT_S = 30.0  # a peer that takes nothing of a reply; nginx send_timeout 60 s.
+TLS_HANDSHAKE_TIMEOUT_S = 10.0
+SWEEP_INTERVAL_S = 0.5  # how often deadlines are checked; the error of every deadline above.
+
+# --- HTTP: sizes and counts, cumulative over splits (RELIABILITY 1, rule 4; row 19) ---------------------------------
+MAX_HEADER_LINE_BYTES = 8 * 1024  # one field; Apache and gunicorn 8190.
+MAX_HEADER_BYTES = 32 * 1024  # the whole field block; Node 16 KiB, nginx 4 x 8 KiB.
+MAX_HEADER_COUNT = 100  # Apache, gunicorn, hyper, HAProxy (101).
+MAX_TARGET_BYTES = 8 * 1024  # the request target: 414 above.
+MAX_CHUNK_OVERHEAD_BYTES = 1024  # chunk sizes and extensions beyond what the body explains, on top of 16 a chunk.
+MAX_TRAILER_BYTES = 8 * 1024
+MAX_BODY_BYTES = 0  # 0: no cap; the application decides. nginx 1 MB.
+MAX_PIPELINED = 16  # requests queued on one connection before it is paused.
+PARSE_SLICE_BYTES = 8 * 1024  # one read can complete ten thousand requests: feed slices, look up between them.
+READ_HIGH_WATER_BYTES = 64 * 1024  # body bytes waiting for the application before reading pauses; Node 64 KiB.
+WRITE_HIGH_WATER_BYTES = 64 * 1024  # reply bytes waiting for the peer before send() waits; Node 64 KiB.
+
+# --- WebSocket ----------------------------------------------------------------------------------------------------
+WS_MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # uvicorn's default.
+WS_MAX_FRAGMENTS = 1024  # continuation frames in one message.
+WS_MAX_QUEUE = 32  # messages waiting for the application before reading pauses; uvicorn's default.
+WS_PING_INTERVAL_S = 20.0
+WS_PING_TIMEOUT_S = 20.0
+WS_CLOSE_TIMEOUT_S = 5.0  # for the peer's half of the closing handshake.
+
+# --- WSGI ---------------------------------------------------------------------------------------------------------
+WSGI_THREADS = 8
+WSGI_QUEUE = 256  # requests waiting for a thread; 503 above.
+WSGI_SWITCH_INTERVAL_S = 0.001  # so that a computing view cannot hold the loop's thread for 5 ms a time.
+
+# --- the cluster --------------------------------------------------------------------------------------------------
+BACKLOG = 511  # Node's default; the kernel's cap still holds.
+HANDOFF_CREDIT = 32  # connections given to a worker and not yet adopted (RELIABILITY row 8).
+MAX_DUPLICATES = 4096  # connections the primary keeps a copy of until their first byte is read; oldest dropped first.
+HEARTBEAT_INTERVAL_S = 0.25
+HEARTBEAT_MISSED_S = 0.75  # a worker silent for longer gets no new connections (promise: within 1 s).
+HANG_TIMEOUT_S = 30.0  # and is killed after this; gunicorn's --timeout.
+STARTUP_TIMEOUT_S = 60.0
+GRACE_S = 30.0  # gunicorn's --graceful-timeout.
+ORPHAN_GRACE_S = 1.0  # what workers of a dead primary may still finish.
+RESTART_MAX = 5  # restarts before ready, in RESTART_WINDOW_S, before a slot backs off to the longest delay.
+RESTART_WINDOW_S = 30.0
+RESTART_DELAY_FIRST_S = 0.1
+RESTART_DELAY_MAX_S = 10.0
+RESTART_JITTER = 0.2
+
+# --- channels between processes -----------------------------------------------------------------------------------
+CHANNEL_HIGH_WATER_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # cap on one message (RELIABILITY row 29); raise it per channel.
+OUT_OF_BAND_MIN_BYTES = 64 * 1024  # buffers from this size travel through shared memory.

@@ -1,0 +1,1 @@
+"""multiloop._wire (being built)."""

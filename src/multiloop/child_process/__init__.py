@@ -1,0 +1,1 @@
+"""multiloop.child_process (being built)."""

@@ -1,0 +1,1 @@
+"""multiloop.cli (being built)."""

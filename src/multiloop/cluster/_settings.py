@@ -1,0 +1,63 @@
+"""What the supervisor and its workers are told: frozen, picklable, sent whole to each worker.
+
+What lives here: the types. What must not: where the values come from (`cli`), what is done with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .. import _limits as limits
+from ..http._config import HttpConfig, TlsConfig
+from ..http._target import AppTarget
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """One listening socket: host and port, or a Unix path, or an inherited descriptor; exactly one of the three."""
+
+    host: str | None = None
+    port: int = 0
+    path: str | None = None
+    path_mode: int = 0o600
+    fd: int | None = None
+    backlog: int = limits.BACKLOG
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """How many workers, who gets the next connection, and when a worker is started, given up, replaced or ended."""
+
+    workers: int = 1
+    policy: str = "round_robin"  # round_robin | least_connections | reuse_port | shared
+    standby: int = 0
+    startup_timeout: float = limits.STARTUP_TIMEOUT_S
+    hang_timeout: float = limits.HANG_TIMEOUT_S
+    grace: float = limits.GRACE_S
+    credit: int = limits.HANDOFF_CREDIT
+    restart_max: int = limits.RESTART_MAX
+    restart_window: float = limits.RESTART_WINDOW_S
+    # recycling; 0: off; jitter is the share by which each worker's own limit may be larger
+    max_requests: int = 0
+    max_rss: int = 0
+    max_lifetime: float = 0.0
+    recycle_jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Everything `multiloop serve` was told."""
+
+    target: AppTarget
+    listen: tuple[ListenAddress, ...]
+    supervisor: SupervisorSettings = field(default_factory=SupervisorSettings)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    tls: TlsConfig | None = None
+    loop: str = "auto"
+    log_level: str = "info"
+    log_config: str | None = None
+    env_file: str | None = None
+    control: str | None = None  # path of the control socket; None: the default place; "": none
+    dev: bool = False
+    reload: bool = False
+    reload_dirs: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""multiloop.dashboard (being built)."""

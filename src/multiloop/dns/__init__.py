@@ -1,0 +1,1 @@
+"""multiloop.dns (being built)."""

@@ -1,0 +1,60 @@
+"""Every public exception, grouped by whose fault it is.
+
+What lives here: the classes, each saying when it is raised and what to do. What must not: logic, imports of our own.
+
+* **yours** — the call was wrong; mend the program: `UsageError` and below.
+* **theirs** — the other end, the application or a child did something: `PeerError` and below.
+* **the limits'** — a bound that you set (or our default) was reached: `LimitError` and below.
+
+Errors of the operating system stay what Python calls them: subclasses of OSError with `filename` or the address.
+"""
+
+from __future__ import annotations
+
+
+class MultiloopError(Exception):
+    """The base of all that multiloop raises itself."""
+
+
+class UsageError(MultiloopError):
+    """The call cannot be meant as written: mend the caller."""
+
+
+class ConfigError(UsageError):
+    """An option, a configuration file or a target is wrong. The message is one line and says what to change.
+
+    `exit_code` is what the command line ends with (docs/reference: exit codes).
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ClosedError(UsageError):
+    """A handle, port, channel or pool was used after it was closed: keep it open, or make a new one."""
+
+
+class PeerError(MultiloopError):
+    """The other end of a connection, a child or an application did what it must not."""
+
+
+class ChannelClosed(PeerError):
+    """The other end of a channel between processes is gone; what was sent but not answered may be lost."""
+
+
+class FrameError(PeerError):
+    """Bytes on a channel between processes are not a frame: the two ends differ in version, or something else wrote."""
+
+
+class LimitError(MultiloopError):
+    """A bound was reached: raise it, or send less."""
+
+
+class FrameTooLarge(LimitError):
+    """A message is larger than the channel allows: raise `max_message_size`, or send it in parts."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"a message of {size_bytes} bytes is over the channel's limit of {limit_bytes}")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes

@@ -1,0 +1,1 @@
+"""multiloop.fs (being built)."""

@@ -1,0 +1,1 @@
+"""multiloop.health (being built)."""

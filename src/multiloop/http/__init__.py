@@ -1,0 +1,1 @@
+"""multiloop.http (being built)."""

@@ -1,0 +1,1 @@
+"""multiloop.ipc (being built)."""

@@ -1,0 +1,216 @@
+"""One asynchronous operation: started, awaitable, cancellable, counted.
+
+What lives here: `Operation` (a future: awaiting it costs no task), `CallbackOperation` (the same surface for
+`callback=`, with no future inside) and the two ways to make one: `begin` for code that finishes it itself and `launch`
+for a coroutine. What must not: the work.
+
+Guarantees
+* The work has started when the function returns; nothing waits for `await`.
+* `cancel()` stops the work where that is possible and always frees what it holds: a result that comes too late goes to
+  the `discard` function that the maker gave.
+* An operation that fails and is never awaited goes to `on_uncaught` (under `run`; else to the loop's handler).
+* A callback gets `(error, None)` or `(None, value)`, later, never inside the call that started the operation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar, overload
+
+from ._hub import Hub, hub
+
+T = TypeVar("T")
+
+
+class Operation(asyncio.Future[T]):
+    """A started asynchronous operation. Await it, or `async with` it where its result is a resource."""
+
+    __slots__ = ("_counted", "_entered", "_hub", "_stop")
+
+    _hub: Hub
+    _counted: bool
+    _stop: Callable[[], Any] | None
+    _entered: Any
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel: the awaiter gets CancelledError, the work stops where it can. False when it had already ended."""
+        if not super().cancel(msg):
+            return False
+        stop = self._stop
+        self._settled()
+        if stop is not None:
+            stop()
+        return True
+
+    def ref(self) -> Operation[T]:
+        """Let this keep the program running (the default)."""
+        if not self._counted and not self.done():
+            self._counted = True
+            self._hub.retain()
+        return self
+
+    def unref(self) -> Operation[T]:
+        """Let the program end although this is in flight."""
+        if self._counted:
+            self._counted = False
+            self._hub.release()
+        return self
+
+    @property
+    def has_ref(self) -> bool:
+        """Whether this keeps the program running."""
+        return self._counted
+
+    async def __aenter__(self) -> Any:
+        resource: Any = await self
+        self._entered = resource
+        return await resource.__aenter__()
+
+    async def __aexit__(self, *exc: Any) -> Any:
+        return await self._entered.__aexit__(*exc)
+
+    # -- for the one who does the work -----------------------------------------------------------------------------
+    def _settled(self) -> None:
+        self._stop = None
+        if self._counted:
+            self._counted = False
+            self._hub.release()
+
+    def _succeed(self, value: T) -> bool:
+        """Settle with a value; False when it was cancelled before (the caller then frees the value)."""
+        if self.done():
+            return False
+        self.set_result(value)
+        self._settled()
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        """Settle with an error; ignored when it was cancelled before."""
+        if not self.done():
+            if isinstance(error, asyncio.CancelledError):
+                super().cancel()
+            else:
+                self.set_exception(error)
+            self._settled()
+
+
+class CallbackOperation(Generic[T]):
+    """A started operation that reports to an error-first callback. `cancel`, `ref` and `unref` as `Operation`."""
+
+    __slots__ = ("_callback", "_context", "_counted", "_done", "_hub", "_stop")
+
+    def __init__(self, of: Hub, callback: Callable[[BaseException | None, T | None], Any]) -> None:
+        self._hub = of
+        self._callback = callback
+        self._context = contextvars.copy_context()
+        self._done = False
+        self._counted = True
+        self._stop: Callable[[], Any] | None = None
+        of.refs += 1
+
+    def done(self) -> bool:
+        """Whether the callback was called, or the operation cancelled."""
+        return self._done
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel: the callback gets asyncio.CancelledError, the work stops where it can. False when it had ended."""
+        if self._done:
+            return False
+        stop = self._stop
+        if stop is not None:
+            stop()
+        if not self._done:
+            self._done = True
+            self._hub.loop.call_soon(self._report, asyncio.CancelledError(*([msg] if msg else [])), None)
+        return True
+
+    def ref(self) -> CallbackOperation[T]:
+        """Let this keep the program running (the default)."""
+        if not self._counted and not self._done:
+            self._counted = True
+            self._hub.retain()
+        return self
+
+    def unref(self) -> CallbackOperation[T]:
+        """Let the program end although this is in flight."""
+        if self._counted:
+            self._counted = False
+            self._hub.release()
+        return self
+
+    @property
+    def has_ref(self) -> bool:
+        """Whether this keeps the program running."""
+        return self._counted
+
+    def _report(self, error: BaseException | None, value: T | None) -> None:
+        self._stop = None
+        try:
+            self._context.run(self._hub.call, self._callback, error, value)
+        finally:
+            if self._counted:
+                self._counted = False
+                self._hub.release()
+
+    def _succeed(self, value: T) -> bool:
+        """Call the callback with a value; False when it was cancelled before (the caller then frees the value)."""
+        if self._done:
+            return False
+        self._done = True
+        self._report(None, value)
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        """Call the callback with an error; ignored when it was cancelled before."""
+        if not self._done:
+            self._done = True
+            self._report(error, None)
+
+
+AnyOperation = Operation[T] | CallbackOperation[T]
+ErrorFirst = Callable[[BaseException | None, Any], Any]
+
+
+@overload
+def begin(callback: None = None, of: Hub | None = None) -> Operation[Any]: ...
+@overload
+def begin(callback: ErrorFirst, of: Hub | None = None) -> CallbackOperation[Any]: ...
+@overload
+def begin(callback: ErrorFirst | None, of: Hub | None = None) -> AnyOperation[Any]: ...
+def begin(callback: ErrorFirst | None = None, of: Hub | None = None) -> AnyOperation[Any]:
+    """Make an operation that the caller settles with `_succeed` or `_fail` from the loop's thread, later."""
+    if of is None:
+        of = hub()
+    if callback is not None:
+        return CallbackOperation(of, callback)
+    made: Operation[Any] = Operation(loop=of.loop)
+    made._hub = of
+    made._counted = True
+    made._stop = None
+    of.refs += 1
+    return made
+
+
+def launch(
+    coroutine: Coroutine[Any, Any, T],
+    callback: ErrorFirst | None = None,
+    *,
+    discard: Callable[[T], Any] | None = None,
+) -> Any:
+    """Start a coroutine as an operation, at once. `discard` frees a result that comes after a cancel."""
+    made = begin(callback)
+    task = made._hub.loop.create_task(coroutine)
+
+    def finished(task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            made._fail(asyncio.CancelledError())
+        elif (error := task.exception()) is not None:
+            made._fail(error)
+        elif not made._succeed(task.result()) and discard is not None:
+            discard(task.result())
+
+    task.add_done_callback(finished)
+    made._stop = task.cancel
+    return made

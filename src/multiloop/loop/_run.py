@@ -1,0 +1,160 @@
+"""`multiloop.run`: start a loop, run a program on it until nothing is left to wait for, clean up.
+
+What lives here: making and ending a loop, signals, the exit rules. What must not: what handles and operations are.
+
+The end, in order: `main` is done and no counted handle is left · a signal came · an exception was caught by nobody.
+Then: open handles are closed, foreign tasks cancelled (as `asyncio.run` does), asynchronous generators closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+from ..errors import UsageError
+from ._hub import Hub, hub
+from ._operation import Operation
+
+LoopName = Literal["auto", "uvloop", "asyncio"]
+
+
+def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes a loop of this name: uvloop where installed for "auto", else asyncio.
+
+    Raises UsageError for an unknown name, and for "uvloop" where it cannot be imported.
+    """
+    if name not in ("auto", "uvloop", "asyncio"):
+        raise UsageError(f"loop={name!r} is unknown: use 'auto', 'uvloop' or 'asyncio'")
+    if name != "asyncio":
+        try:
+            import uvloop
+        except ImportError as error:
+            if name == "uvloop":
+                raise UsageError("loop='uvloop' asked for, but uvloop cannot be imported here") from error
+        else:
+            factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return factory
+    return asyncio.new_event_loop
+
+
+def run(main: Any, *args: Any, loop: LoopName = "auto") -> Any:
+    """Run a program until `main` is done and nothing of ours is left to wait for; return what `main` returned.
+
+    Node's rule (libuv's uv_loop_alive): servers, timers, operations in flight, children, workers and ports that are
+    open and ref'd keep it running, so a callback-style script works; `handle.unref()` stops counting.
+
+    Args:
+        main: a coroutine function or plain function (called with `args` on the loop), or a coroutine.
+        loop: "uvloop", "asyncio", or "auto" (uvloop where installed).
+
+    Raises:
+        Exception: what `main` raised, or what a callback raised and nobody caught (see `on_uncaught`).
+        SystemExit: 128 + the signal's number when SIGINT or SIGTERM ended it; everything was closed first.
+        RuntimeError: when a loop already runs in this thread: await there instead.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("multiloop.run() cannot be called while a loop runs in this thread: await your main there")
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        program = _Program()
+        return runner.run(program.live(main, args))
+
+
+class _Program:
+    """One call of `run`: decides when it ends."""
+
+    def __init__(self) -> None:
+        self._main_done = False
+        self._check_queued = False
+
+    async def live(self, main: Any, args: tuple[Any, ...]) -> Any:
+        self._hub = here = hub()
+        loop = here.loop
+        self._ended: asyncio.Future[None] = loop.create_future()
+        here.on_idle = self._maybe_idle
+        here.fatal = self._fatal
+        loop.set_exception_handler(self._loop_exception)
+        signals = self._take_signals(loop)
+        task = loop.create_task(_call(main, args))
+        task.add_done_callback(self._main_finished)
+        try:
+            await self._ended
+            return task.result()
+        finally:
+            here.on_idle = None
+            here.fatal = None
+            here.close_handles()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            for number in signals:
+                loop.remove_signal_handler(number)
+            await asyncio.sleep(0)  # transports that were closed tell their protocols
+
+    def _take_signals(self, loop: asyncio.AbstractEventLoop) -> list[signal.Signals]:
+        taken: list[signal.Signals] = []
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # somebody decided (nohup, a cluster's worker): keep it
+                try:
+                    loop.add_signal_handler(number, functools.partial(self._signalled, number))
+                except (NotImplementedError, RuntimeError, ValueError):
+                    continue  # Windows, or a sub-interpreter: the default action stays
+                taken.append(number)
+        return taken
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._fatal(SystemExit(128 + number))
+
+    def _main_finished(self, task: asyncio.Task[Any]) -> None:
+        self._main_done = True
+        if task.cancelled():
+            self._fatal(asyncio.CancelledError("main was cancelled"))
+        elif (error := task.exception()) is not None:
+            self._fatal(error)
+        else:
+            self._maybe_idle()
+
+    def _maybe_idle(self) -> None:
+        # Looked at one turn later: a callback that ends one handle usually opens the next.
+        if self._main_done and not self._hub.refs and not self._check_queued:
+            self._check_queued = True
+            self._hub.loop.call_soon(self._check_idle)
+
+    def _check_idle(self) -> None:
+        self._check_queued = False
+        if not self._hub.refs and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _fatal(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(context.get("future"), Operation) and error is not None:
+            self._hub.uncaught(error)
+        else:
+            loop.default_exception_handler(context)
+
+
+async def _call(main: Any, args: tuple[Any, ...]) -> Any:
+    if inspect.iscoroutine(main):
+        if args:
+            main.close()
+            raise UsageError("run(coroutine, *args): arguments go to the function: run(function, *args)")
+        return await main
+    if not callable(main):
+        raise UsageError(f"run() needs a function or a coroutine, not {type(main).__name__}")
+    result = main(*args)
+    here: Hub = hub()
+    if here.ticks:
+        here.drain_ticks()
+    if isinstance(result, Coroutine) or inspect.isawaitable(result):
+        return await result
+    return result

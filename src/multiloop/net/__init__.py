@@ -1,0 +1,1 @@
+"""multiloop.net (being built)."""

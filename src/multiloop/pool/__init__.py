@@ -1,0 +1,1 @@
+"""multiloop.pool (being built)."""

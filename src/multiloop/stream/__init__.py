@@ -1,0 +1,1 @@
+"""multiloop.stream (being built)."""

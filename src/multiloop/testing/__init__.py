@@ -1,0 +1,1 @@
+"""multiloop.testing (being built)."""

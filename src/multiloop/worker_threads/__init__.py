@@ -1,0 +1,1 @@
+"""multiloop.worker_threads (being built)."""
