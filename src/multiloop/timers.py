@@ -10,7 +10,7 @@ Promises that hold (each pinned by a test; the numbers are rows of the Node tabl
 * T4 `refresh()` re-arms from now with the same duration, also inside the callback and after firing.
 * L6 immediates queued while immediates run wait for the next turn; one that raises loses none of the others.
 * L4 `next_tick` callbacks run before any other callback of ours, after the one that queued them.
-What does not hold on asyncio: microtasks have no priority over callbacks, and there is no check phase: an immediate runs
+What does not hold on asyncio: microtasks have no priority over callbacks, and there is no check phase: immediates run
 on the loop's next turn, in no promised order against I/O.
 """
 

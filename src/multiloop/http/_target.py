@@ -118,7 +118,7 @@ def detect_interface(app: Any, wanted: str = "auto", name: str = "the applicatio
 
 def _callee(app: Any) -> Callable[..., Any]:
     if inspect.isroutine(app) or inspect.isclass(app):
-        return app  # type: ignore[no-any-return]
+        return app
     return app.__call__  # type: ignore[no-any-return]
 
 

@@ -107,7 +107,7 @@ class Hub:
         self.release()
 
     def uncaught(self, error: BaseException) -> None:
-        """Take an exception that nobody caught to its one place: the handler of `on_uncaught`, else the end of `run`."""
+        """Take an exception that nobody caught to its one place: `on_uncaught`, else the end of `run`."""
         handler = _uncaught_handler
         if handler is not None:
             try:
