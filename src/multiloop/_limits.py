@@ -11,6 +11,7 @@ OFFLOAD_THREADS = 4  # threads for blocking calls; Node's UV_THREADPOOL_SIZE def
 OFFLOAD_MAX_THREADS = 64  # stalled threads stop counting and are replaced up to this many in all.
 OFFLOAD_STALL_S = 0.001  # a thread inside one call for longer is stalled (prototype: nobody waits behind it).
 BLOCKED_LOOP_S = 0.1  # a tick later than this is reported; asyncio's slow_callback_duration is the same.
+MAX_LISTENERS = 10  # listeners of one event before the warning; Node's defaultMaxListeners.
 
 # --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
 FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.

@@ -35,6 +35,27 @@ class ClosedError(UsageError):
     """A handle, port, channel or pool was used after it was closed: keep it open, or make a new one."""
 
 
+class UnhandledError(UsageError):
+    """'error' was emitted with something that is no exception, and nobody listened: add an 'error' listener.
+
+    `context` is the value that was emitted.
+    """
+
+    def __init__(self, context: object) -> None:
+        super().__init__(f"unhandled 'error' event: {context!r}")
+        self.context = context
+
+
+class MaxListenersExceededWarning(RuntimeWarning):
+    """Many listeners of one event on one emitter: usually a leak. If not: `set_max_listeners`, 0 for no limit."""
+
+    def __init__(self, emitter: object, name: object, count: int) -> None:
+        super().__init__(f"{count} listeners of {name!r} on a {type(emitter).__name__}: a leak? set_max_listeners()")
+        self.emitter = emitter
+        self.name = name
+        self.count = count
+
+
 class PeerError(MultiloopError):
     """The other end of a connection, a child or an application did what it must not."""
 
