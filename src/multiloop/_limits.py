@@ -69,3 +69,15 @@ RESTART_JITTER = 0.2
 CHANNEL_HIGH_WATER_BYTES = 1024 * 1024
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # cap on one message (RELIABILITY row 29); raise it per channel.
 OUT_OF_BAND_MIN_BYTES = 64 * 1024  # buffers from this size travel through shared memory.
+DESCRIPTORS_IN_FLIGHT = 256  # passed and not acknowledged, for one channel; the kernel counts them against our limit.
+DESCRIPTOR_ATTEMPTS = 4  # the first and 3 more, as Node's child_process retransmits.
+DESCRIPTOR_RETRY_S = 0.05  # before the first retransmission, doubled each time: a full table needs time to empty.
+CHANNEL_CLOSE_S = 1.0  # how long a closing channel waits for the acknowledgement of descriptors.
+
+# --- logs ---------------------------------------------------------------------------------------------------------
+MAX_LOG_QUEUE_RECORDS = 10_000  # records waiting for a destination that takes nothing; dropped and counted above.
+MAX_LOG_QUEUE_BYTES = 4 * 1024 * 1024
+MAX_LOG_MESSAGE_CHARS = 4096  # one message; longer ones are cut and say by how much. syslog's usual 8 KiB, halved.
+MAX_LOG_DETAIL_CHARS = 32 * 1024  # a traceback or a stack under a message; the middle is cut.
+LOG_GATHER_S = 0.02  # lines are written in batches of this time; warnings and errors at once.
+LOG_FLUSH_S = 1.0  # how long the end of the process waits for the last lines.

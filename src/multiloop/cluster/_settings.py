@@ -10,17 +10,22 @@ from dataclasses import dataclass, field
 from .. import _limits as limits
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
+from ..logs import LogSettings
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """One listening socket: host and port, or a Unix path, or an inherited descriptor; exactly one of the three."""
+    """Where to listen: host and port, or a Unix path, or an inherited descriptor; exactly one of the three.
 
-    host: str | None = None
+    `_listeners.open_listeners` makes the sockets: one host name may become several (IPv4 and IPv6).
+    """
+
+    host: str | None = None  # "" is every address of the machine
     port: int = 0
     path: str | None = None
     path_mode: int = 0o600
     fd: int | None = None
+    fd_name: str = ""  # what systemd calls the descriptor (LISTEN_FDNAMES)
     backlog: int = limits.BACKLOG
 
 
@@ -28,7 +33,7 @@ class ListenAddress:
 class SupervisorSettings:
     """How many workers, who gets the next connection, and when a worker is started, given up, replaced or ended."""
 
-    workers: int = 1
+    workers: int = 1  # 0: one process without the cluster (cli._single)
     policy: str = "round_robin"  # round_robin | least_connections | reuse_port | shared
     standby: int = 0
     startup_timeout: float = limits.STARTUP_TIMEOUT_S
@@ -54,9 +59,8 @@ class ServeSettings:
     http: HttpConfig = field(default_factory=HttpConfig)
     tls: TlsConfig | None = None
     loop: str = "auto"
-    log_level: str = "info"
-    log_config: str | None = None
-    env_file: str | None = None
+    logs: LogSettings = field(default_factory=LogSettings)  # multiloop.logs.configure(settings.logs, worker=...)
+    env_file: str | None = None  # read by each worker before it imports the application: _env_file.apply(path)
     control: str | None = None  # path of the control socket; None: the default place; "": none
     dev: bool = False
     reload: bool = False

@@ -1,0 +1,326 @@
+"""Logging for a whole process: one line for each record, in text or JSON, written by one side thread.
+
+What lives here: which loggers there are, and the access log. What must not: what a line looks like (`_log_format`),
+waiting and writing (`_log_sink`).
+
+Guarantees
+* A log call never waits for standard error or for a disk: lines go through a bounded queue (see `_log_sink`).
+* One record starts one line. Control characters (ESC, CR, LF, NUL, …) in a message are written as `\\xNN`, so that
+  nobody can forge a line or command a terminal; tracebacks, stacks and a record's `detail` (`extra={"detail": text}`)
+  follow below it, indented. Messages and details are capped in length.
+* `logging.getLogger("multiloop...")` and every logger that the application leaves alone end here. An application that
+  sets up logging of its own (basicConfig, dictConfig, Django) keeps it, and ours goes on.
+* With `config` (a logging configuration of the user's) its handlers are used, called by the side thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from . import _log_format as form
+from ._limits import LOG_FLUSH_S, MAX_LOG_MESSAGE_CHARS
+from ._log_format import JsonFormatter as JsonFormatter
+from ._log_format import TextFormatter as TextFormatter
+from ._log_format import escape as escape
+from ._log_sink import Sink
+from .errors import ConfigError
+
+LEVELS = ("critical", "error", "warning", "info", "debug")
+FORMATS = ("text", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How a process logs. `file` and `config` are paths; None is standard error, and our own set-up."""
+
+    level: str = "info"
+    format: str = "text"
+    file: str | None = None
+    config: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """Records since the process began: written, lost because the destination took nothing, and waiting now."""
+
+    written: int = 0
+    dropped: int = 0
+    queued: int = 0
+
+
+class AccessLog(Protocol):
+    """Writes one line for one request; costs a few microseconds and never waits."""
+
+    def __call__(
+        self, client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
+    ) -> None: ...
+
+
+# --- handlers -----------------------------------------------------------------------------------------------------
+class _SinkHandler(logging.Handler):
+    """Formats on the caller's thread (arguments may change later), leaves the writing to the sink."""
+
+    def __init__(self, sink: Sink, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._sink = sink
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # a log call with wrong arguments, or an argument whose __str__ fails
+            place = f"{os.path.basename(record.pathname)}:{record.lineno}"
+            line = f"{escape(f'a log call at {place} failed: {error!r}; its message: {record.msg!r}')}"
+        self._sink.put(line, urgent=record.levelno >= logging.WARNING)
+
+    def flush(self) -> None:
+        """Wait for the lines so far, as long as the end of a process may."""
+        self._sink.flush(LOG_FLUSH_S)
+
+
+class _DeferredHandler(logging.Handler):
+    """Stands in for the handlers that a user configured: they are called on the side thread."""
+
+    def __init__(self, sink: Sink, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self._sink = sink
+        self._handlers = tuple(handlers)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.worker = form.worker()
+        try:
+            record.msg, record.args = record.getMessage(), None
+        except Exception as error:
+            record.msg, record.args = f"a log call failed: {error!r}; its message: {record.msg!r}", None
+        self._sink.defer(self._handle, record)
+
+    def _handle(self, record: logging.LogRecord) -> None:
+        for handler in self._handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+    def flush(self) -> None:
+        """Wait for the records so far, then let the user's handlers flush."""
+        if self._sink.flush(LOG_FLUSH_S):
+            for handler in self._handlers:
+                handler.flush()
+
+
+# --- the process's set-up -----------------------------------------------------------------------------------------
+_sink: Sink | None = None
+_settings = LogSettings()
+_handler: logging.Handler | None = None
+_registered = False
+
+
+def configure(settings: LogSettings, *, worker: int | str | None = None) -> None:
+    """Set up logging in this process; `worker` ("primary", or a worker's number) stands in every line.
+
+    Raises ConfigError (one line) when the log file or the configuration cannot be used.
+    """
+    global _sink, _settings, _handler, _registered
+    if settings.level not in LEVELS:
+        raise ConfigError(f"--log-level {settings.level!r}: use one of {', '.join(LEVELS)}")
+    if settings.format not in FORMATS:
+        raise ConfigError(f"--log-format {settings.format!r}: use one of {', '.join(FORMATS)}")
+    try:
+        sink = Sink(settings.file, _lost_line)
+    except OSError as error:
+        raise ConfigError(f"--log-file {settings.file!r} cannot be opened: {error.strerror}") from None
+    shutdown()
+    form.identify(worker)
+    _settings = settings
+    formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
+    _sink, _handler = sink, _SinkHandler(sink, formatter)
+    logging.captureWarnings(True)
+    if settings.config is not None:
+        _use_config(settings.config, sink)
+    else:
+        own = logging.getLogger("multiloop")
+        own.handlers[:] = [_handler]
+        own.propagate = False
+        own.setLevel(settings.level.upper())
+        logging.getLogger().setLevel(settings.level.upper())
+    # What reaches no handler ends here: an application that sets up logging of its own has handlers, and keeps them.
+    logging.lastResort = _handler
+    if not _registered:
+        _registered = True
+        atexit.register(shutdown)
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    if _sink is not None:
+        _sink._after_fork()
+
+
+def reassert() -> None:
+    """Undo what an application's own logging set-up did to our loggers; call it after importing the application.
+
+    Django's and many a dictConfig disable every logger that exists already.
+    """
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and (name == "multiloop" or name.startswith("multiloop.")):
+            logger.disabled = False
+
+
+def _use_config(path: str, sink: Sink) -> None:
+    """Apply a logging configuration file, then put our queue before every handler that it made."""
+    import logging.config as logging_config
+
+    try:
+        if path.endswith((".json", ".toml")):
+            config = _read_config(path)
+            config.setdefault("disable_existing_loggers", False)
+            logging_config.dictConfig(config)
+        else:
+            with open(path, encoding="utf-8") as file:
+                logging_config.fileConfig(file, disable_existing_loggers=False)
+    except OSError as error:
+        raise ConfigError(f"--log-config {path!r} cannot be read: {error.strerror}") from None
+    except Exception as error:
+        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+        text = escape(f"{error}{cause}" if str(error) else repr(error))
+        raise ConfigError(f"--log-config {path!r} is no logging configuration: {text}") from None
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        if isinstance(logger, logging.Logger) and logger.handlers:
+            logger.handlers[:] = [_DeferredHandler(sink, logger.handlers)]
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        if path.endswith(".json"):
+            found = json.load(file)
+        else:
+            import tomllib
+
+            found = tomllib.load(file)
+    if not isinstance(found, dict):
+        raise ValueError("it is not a table")
+    found.setdefault("version", 1)
+    return found
+
+
+def _lost_line(count: int) -> str:
+    record = logging.makeLogRecord(
+        {
+            "name": "multiloop",
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": f"{count} log records were dropped: their destination took nothing",
+        }
+    )
+    formatter = _handler.formatter if _handler is not None else None
+    return (formatter or TextFormatter()).format(record)
+
+
+def reopen() -> None:
+    """Open the log file anew, after it was moved away (SIGUSR1)."""
+    if _sink is not None:
+        _sink.reopen()
+
+
+def flush(timeout_s: float = LOG_FLUSH_S) -> bool:
+    """Wait until what was logged so far is written; False when that took longer."""
+    return _sink is None or _sink.flush(timeout_s)
+
+
+def shutdown(timeout_s: float = LOG_FLUSH_S) -> None:
+    """Write what waits and end the side thread, within this time. Called at the end of the process by itself."""
+    global _sink
+    sink, _sink = _sink, None
+    if sink is not None:
+        sink.close(timeout_s)
+
+
+def statistics() -> LogStatistics:
+    """Return the counts of this process's log."""
+    sink = _sink
+    return LogStatistics() if sink is None else LogStatistics(sink.written, sink.dropped, sink.queued)
+
+
+# --- the access log -----------------------------------------------------------------------------------------------
+def access_logger() -> AccessLog:
+    """Return the function that writes the access log; get it once, after `configure` (or without, for the defaults)."""
+    if _sink is None:
+        configure(_settings)
+    assert _sink is not None
+    if _settings.config is not None:
+        return _access_through_logging()
+    return _access_json(_sink) if _settings.format == "json" else _access_text(_sink)
+
+
+def _access_text(sink: Sink) -> AccessLog:
+    put: Callable[[str], None] = sink.put
+    stamp, who, clock = form.Stamp(), form.who(), time.time
+
+    def access(
+        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
+    ) -> None:
+        if '"' in target or "\\" in target or not target.isprintable() or len(target) > MAX_LOG_MESSAGE_CHARS:
+            target = form.quoted(target)
+        put(
+            f"{stamp(clock())} INFO     {who}: {client} "
+            f'"{method} {target} HTTP/{version}" {status} {size_bytes} {duration_s * 1000:.1f}ms'
+        )
+
+    return access
+
+
+def _access_json(sink: Sink) -> AccessLog:
+    stamp, worker, pid = form.Stamp(), form.worker(), os.getpid()
+
+    def access(
+        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
+    ) -> None:
+        fields = {
+            "time": stamp(time.time()),
+            "level": "info",
+            "logger": "multiloop.access",
+            "worker": worker,
+            "pid": pid,
+            "client": client,
+            "method": method,
+            "target": target[:MAX_LOG_MESSAGE_CHARS],
+            "version": version,
+            "status": status,
+            "bytes": size_bytes,
+            "duration": round(duration_s, 6),
+        }
+        sink.put(json.dumps(fields))
+
+    return access
+
+
+def _access_through_logging() -> AccessLog:
+    """With a configuration of the user's: records of the logger `multiloop.access`, every field as an attribute."""
+    logger = logging.getLogger("multiloop.access")
+
+    def access(
+        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
+    ) -> None:
+        if logger.isEnabledFor(logging.INFO):
+            target = form.quoted(target)
+            logger.info(
+                '%s "%s %s HTTP/%s" %d %d %.1fms',
+                *(client, method, target, version, status, size_bytes, duration_s * 1000),
+                extra={
+                    "client": client,
+                    "method": method,
+                    "target": target,
+                    "version": version,
+                    "status": status,
+                    "bytes": size_bytes,
+                    "duration": duration_s,
+                },
+            )
+
+    return access
