@@ -11,6 +11,8 @@ Errors of the operating system stay what Python calls them: subclasses of OSErro
 
 from __future__ import annotations
 
+import pickle
+
 
 class MultiloopError(Exception):
     """The base of all that multiloop raises itself."""
@@ -54,6 +56,20 @@ class MaxListenersExceededWarning(RuntimeWarning):
         self.emitter = emitter
         self.name = name
         self.count = count
+
+
+class NotSendable(UsageError, pickle.PicklingError, TypeError):
+    """A value cannot travel to another process or worker, because a part of it cannot be pickled: leave that part out.
+
+    Raised by the call that sends, at once. `path` leads to the part (`value["a"][3].lock`), `part` is it, and the cause
+    is what pickle said.
+    """
+
+    def __init__(self, path: str, part: object, reason: BaseException) -> None:
+        said = str(reason) or type(reason).__name__
+        super().__init__(f"{path} ({type(part).__qualname__}) cannot be sent: {said}")
+        self.path = path
+        self.part = part
 
 
 class PeerError(MultiloopError):
