@@ -96,16 +96,16 @@ class EventEmitter:
             result = listener(*args)
             # The three commonest results first: an isinstance against Coroutine costs more than a whole call.
             if result is not None and result is not True and result is not False and isinstance(result, Coroutine):
-                self._adopt(name, result)
+                self._adopt(name, args, result)
         return True
 
     def _call(self, name: Hashable, listeners: tuple[Listener, ...], args: tuple[Any, ...]) -> None:
         for listener in listeners:
             result = listener(*args)
             if isinstance(result, Coroutine):
-                self._adopt(name, result)
+                self._adopt(name, args, result)
 
-    def _adopt(self, name: Hashable, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _adopt(self, name: Hashable, args: tuple[Any, ...], coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             of = hub()
         except RuntimeError:
@@ -114,13 +114,26 @@ class EventEmitter:
         if name == "error" or name is error_monitor:
             of.adopt(coroutine)
         else:
-            of.adopt(self._rejecting(coroutine))
+            of.adopt(self._rejecting(name, args, coroutine))
 
-    async def _rejecting(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    async def _rejecting(self, name: Hashable, args: tuple[Any, ...], coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             await coroutine
         except Exception as error:
-            self.emit("error", error)  # raises it again when nobody listens: then the hub takes it to on_uncaught
+            self._rejected(error, name, args)
+
+    def _rejected(self, error: Exception, name: Hashable, args: tuple[Any, ...]) -> None:
+        """For subclasses: what to do when the async listener that got `args` for `name` has failed."""
+        self.emit("error", error)  # raises it again when nobody listens: then the hub takes it to on_uncaught
+
+    def _emit_error_if_heard(self, error: BaseException) -> bool:
+        """For subclasses: emit 'error' unless nobody listens; whether anybody did. Monitors are called either way."""
+        events = self._events or {}
+        if "error" in events:
+            return self.emit("error", error)
+        if error_monitor in events:
+            self._call(error_monitor, events[error_monitor], (error,))
+        return False
 
     # -- adding ----------------------------------------------------------------------------------------------------
     @overload
@@ -243,7 +256,7 @@ class EventEmitter:
 
     def set_max_listeners(self, count: int, /) -> Self:
         """Warn above this many listeners of one name; 0 never warns."""
-        if not isinstance(count, int) or count < 0:
+        if count < 0:
             raise UsageError(f"set_max_listeners({count!r}): a whole number, 0 for no limit")
         self._max_listeners = count
         return self
