@@ -20,7 +20,7 @@ class ListenAddress:
     `_listeners.open_listeners` makes the sockets: one host name may become several (IPv4 and IPv6).
     """
 
-    host: str | None = None  # "" is every address of the machine
+    host: str | None = None  # "*" is every address of the machine, IPv4 and IPv6
     port: int = 0
     path: str | None = None
     path_mode: int = 0o600
