@@ -1,0 +1,559 @@
+"""One connection of an HTTP server: bytes in, exchanges in order, deadlines, the end.
+
+What lives here: `Connection`, the protocol that a transport calls. It has no base class so that it can be compiled.
+What must not: how an application is called (`_asgi`, `_wsgi`, `_handler`), what a head means (`_reader`, `_wire.http1`).
+
+    transport → data_received → RequestReader → exchange (queued, started in order) → write → transport
+
+Rules
+* The application starts only after the parser returned: it reports some errors after the head (RFC 9112 6.1).
+* After a refusal, a reply with `Connection: close` or the end of an exchange that closes, no further byte is parsed.
+* Every phase has one deadline for the whole phase, set once when it begins; the service's sweep looks, no timer is made.
+* `abort` and `_close` are the only two ways in which the transport is closed, both here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+
+from .._limits import MAX_PIPELINED, PARSE_SLICE_BYTES
+from .._wire import http1
+from .._wire.http1 import BadRequest
+from ._exchange import DONE, STREAMING, Exchange
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ._reader import RequestReader
+    from ._service import HttpService, Listener
+
+log = logging.getLogger("multiloop.http")
+
+# What a connection waits for; each has a deadline of its own, but SERVING (the application's time is its own).
+FIRST_BYTE, HEAD, BODY, SERVING, IDLE, LINGER, CLOSING = range(7)
+PHASES: Final = ("first byte", "head", "body", "serving", "idle", "linger", "closing")
+
+NEVER: Final = float("inf")
+_LINGER_S = 2.0  # after an error reply: time for the client to read it before a reset could destroy it
+_LINGER_BYTES = 1 << 20
+
+
+class Connection:
+    """The protocol of one connection. The transport calls the first block, exchanges the second, the service the third."""
+
+    __slots__ = ("__weakref__", "_backlog", "_body_since_s", "_body_start_bytes", "_lingered", "_on_closed",
+                 "_on_first_byte", "_peer", "_pumping", "_queue", "_reading_paused", "_refusal", "_served", "_write_waiter",
+                 "config", "current", "deadline_s", "eof", "listener", "phase", "reader", "service", "transport",
+                 "upgraded", "write_since_s")  # fmt: skip
+
+    transport: Any
+
+    def __init__(
+        self,
+        service: HttpService,
+        listener: Listener,
+        kept: bool = False,
+        on_first_byte: Callable[[], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+    ) -> None:
+        self.service = service
+        self.config = service.config
+        self.listener = listener
+        self.phase = IDLE if kept else FIRST_BYTE
+        self.deadline_s = service.now_s + (
+            self.config.keep_alive_timeout if kept else self.config.first_byte_timeout
+        )
+        self.reader: RequestReader | None = None
+        self.current: Exchange | None = None
+        self.upgraded: Any = None  # a WebSocket session that took the connection over
+        self.eof = False
+        self.write_since_s = NEVER
+        self._queue: list[Exchange] | None = None
+        self._backlog: bytes | None = None  # bytes that wait because too much is queued or an upgrade is due
+        self._refusal: BadRequest | None = None
+        self._pumping = False
+        self._reading_paused = False
+        self._write_waiter: asyncio.Future[None] | None = None
+        self._served = 0
+        self._peer: tuple[str, int] | None = None
+        self._on_first_byte = on_first_byte
+        self._on_closed = on_closed
+
+    # -- called by the transport -------------------------------------------------------------------------------------
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.service.connections.add(self)
+        if self.service.draining:
+            self.service.idle_while_draining(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._on_first_byte is not None:
+            seen, self._on_first_byte = self._on_first_byte, None
+            seen()
+        if self.upgraded is not None:
+            self.upgraded.data_received(data)
+        elif self.phase >= LINGER or self._refusal is not None:
+            self._discard(len(data))
+        elif self._backlog is not None:
+            self._backlog += data
+        else:
+            self._feed(data)
+            if self.current is None or self._queue is not None or self._refusal is not None:
+                self._pump()
+            elif not self.current.started:
+                self._start(self.current)
+
+    def eof_received(self) -> bool:
+        """The client sent its last byte. A reply under way may finish (RFC 9112 9.6), anything else ends here."""
+        self.eof = True
+        if self.upgraded is not None:
+            return bool(self.upgraded.eof_received())
+        current = self.current
+        if current is None or self.phase >= LINGER:
+            self._close()
+            return False
+        if not current.body_done:
+            current.disconnected(half=False)
+            self.abort()
+            return False
+        current.disconnected(half=True)
+        return not self.listener.is_tls
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.service.connections.discard(self)
+        self.phase = CLOSING
+        self._release_reader()
+        self._backlog = None
+        self.resume_writing()
+        upgraded, self.upgraded = self.upgraded, None
+        if upgraded is not None:
+            upgraded.connection_lost(error)
+        current, self.current = self.current, None
+        if current is not None:
+            current.disconnected(half=False)
+        queue, self._queue = self._queue, None
+        for exchange in queue or ():
+            exchange.disconnected(half=False)
+        closed, self._on_closed = self._on_closed, None
+        if closed is not None:
+            closed()
+        self.service.connection_gone()
+
+    def pause_writing(self) -> None:
+        if self._write_waiter is None:
+            self._write_waiter = self.service.loop.create_future()
+            self.write_since_s = self.service.now_s
+        if self.upgraded is None and self._queue:
+            self.pause_reading()
+
+    def resume_writing(self) -> None:
+        waiter, self._write_waiter = self._write_waiter, None
+        self.write_since_s = NEVER
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+    def _feed(self, data: bytes) -> None:
+        """Parse; requests that complete are queued, errors become a refusal that is answered in its turn."""
+        reader = self.reader
+        if reader is None:
+            reader = self.reader = self.service.borrow_reader(self)
+        size = len(data)
+        try:
+            if size <= PARSE_SLICE_BYTES:
+                reader.parser.feed_data(data)
+                if reader.in_message:
+                    reader.count_fed(size)
+            else:
+                self._feed_slices(reader, data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade_due(reader, data, upgrade.args[0])
+            return
+        except httptools.HttpParserError as error:
+            self._parser_error(reader, error, data)
+            return
+        except BadRequest as refused:
+            self._refuse(refused)
+            return
+        if reader.in_message:
+            self._set_reading_phase(reader)
+        elif self.reader is reader:
+            self.reader = None
+            self.service.return_reader(reader, reusable=self._last_keeps_alive())
+            if self.phase == BODY or self.phase == HEAD:
+                self._message_read()
+
+    def _message_read(self) -> None:
+        current = self.current
+        if current is None:  # the rest of a body that nobody wanted
+            self.phase = IDLE
+            self.deadline_s = self.service.now_s + self.config.keep_alive_timeout
+            if self.service.draining:
+                self.service.idle_while_draining(self)
+        elif current.started:
+            self.phase = SERVING
+            self.deadline_s = NEVER
+
+    def _feed_slices(self, reader: RequestReader, data: bytes) -> None:
+        # One read can complete ten thousand requests, and no callback can stop the parser: slices, with a look between.
+        view = memoryview(data)
+        position = 0
+        while position < len(view):
+            queue = self._queue
+            if queue is not None and len(queue) >= MAX_PIPELINED:
+                self._backlog = bytes(view[position:])
+                self.pause_reading()
+                return
+            step = reader.left_bytes if reader.in_body and reader.left_bytes > PARSE_SLICE_BYTES else PARSE_SLICE_BYTES
+            if queue is not None and not reader.in_body:
+                step = 512
+            piece = view[position : position + step]
+            try:
+                reader.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._upgrade_due(reader, bytes(view[position:]), upgrade.args[0])
+                return
+            if reader.in_message:
+                reader.count_fed(len(piece))
+            position += step
+
+    def queue_exchange(self, exchange: Exchange) -> None:
+        """Take a request whose head is complete (called by the reader)."""
+        if self.current is None and self._queue is None:
+            self.current = exchange
+        elif self._queue is None:
+            self._queue = [exchange]
+        else:
+            self._queue.append(exchange)
+
+    def _last_keeps_alive(self) -> bool:
+        queue = self._queue
+        last = queue[-1] if queue else self.current
+        return last is None or last.keep_alive
+
+    def _set_reading_phase(self, reader: RequestReader) -> None:
+        if reader.in_body:
+            if self.phase != BODY:
+                self.phase = BODY
+                self._body_since_s = self.service.now_s
+            self.deadline_s = self.service.now_s + self.config.body_idle_timeout
+        elif self.phase != HEAD:
+            self.phase = HEAD
+            self.deadline_s = self.service.now_s + self.config.header_timeout
+
+    def _parser_error(self, reader: RequestReader, error: Exception, data: bytes) -> None:
+        refused = reader.refused
+        if refused is not None:
+            self._refuse(refused)
+        elif not self._last_keeps_alive() and not reader.in_message:
+            # Bytes behind a request that closes the connection are not a request: nobody reads them.
+            self._release_reader()
+        else:
+            reason = str(error)
+            self._refuse(BadRequest(http1.status_of_parser_error(type(error).__name__, reason, data[:64]), reason))
+
+    def _refuse(self, refused: BadRequest) -> None:
+        """Nothing more is parsed; the refusal is answered after the requests before it."""
+        reader = self.reader
+        cut = reader.exchange if reader is not None else None
+        self._release_reader()
+        log.debug("refused a request: %d %s", refused.status, refused.reason)
+        if cut is not None:  # the bad bytes are in the body of a request whose head was good
+            if cut.started:
+                self._cut(cut, refused.status)
+                return
+            if cut is self.current:
+                self.current = None
+            elif self._queue is not None and cut in self._queue:
+                self._queue.remove(cut)
+                self._queue = self._queue or None
+        self._refusal = refused
+
+    def _cut(self, exchange: Exchange, status: int) -> None:
+        """End an exchange whose body will never be whole: the application learns of a disconnect, the client of why."""
+        if exchange.reply_state >= STREAMING:
+            if exchange.reply_state == DONE:
+                self._close(linger=True)  # answered before its body was read
+            else:
+                exchange.abort_reply()
+            return
+        self.transport.write(http1.error_reply(status, self.service.date_and_server))
+        exchange.reply_state = DONE
+        self.service.active -= 1
+        self.service.refused += 1
+        self.current = None
+        exchange.disconnected(half=False)
+        self._close(linger=True)
+
+    def _release_reader(self) -> None:
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            self.service.return_reader(reader, reusable=False)
+
+    # -- upgrades ----------------------------------------------------------------------------------------------------
+    def _upgrade_due(self, reader: RequestReader, data: bytes, offset: int) -> None:
+        """The parser stopped behind a head that asks for another protocol."""
+        queue = self._queue
+        exchange = queue[-1] if queue else self.current
+        self._release_reader()
+        if exchange is None:
+            return
+        if self.service.takes_upgrade(exchange):
+            exchange.upgrade_rest = data[offset:]
+            self._backlog = b""
+            self.pause_reading()
+            return
+        # Not ours (h2c, anything else): RFC 9110 7.8 lets a server ignore it. llhttp would cut the body, so the head is
+        # fed again without the field.
+        if queue:
+            queue.pop()
+            if not queue:
+                self._queue = None
+        else:
+            self.current = None
+        target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
+        head = [b"%b %b HTTP/%b\r\n" % (exchange.method.encode(), target, exchange.http_version.encode())]
+        head += [b"%b: %b\r\n" % field for field in exchange.headers if field[0] != b"upgrade"]
+        self._feed(b"".join((*head, b"\r\n")))
+        if self._refusal is None and offset < len(data):
+            self._feed(data[offset:])
+
+    # -- exchanges, in order -------------------------------------------------------------------------------------------
+    def _start(self, exchange: Exchange) -> None:
+        exchange.started = True
+        if exchange.upgrade_rest is not None:
+            self.service.upgrade(self, exchange)
+            return
+        if exchange.body_done:
+            self.phase = SERVING
+            self.deadline_s = NEVER
+        limit = self.config.limit_concurrency
+        service = self.service
+        service.active += 1
+        if limit and service.active > limit:
+            exchange.fail(503, retry_after_s=1)
+        else:
+            exchange.start()
+
+    def _pump(self) -> None:
+        """Start what is next, until something is under way or nothing is left."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self.phase < LINGER:
+                if self.current is None and self._queue:
+                    self.current = self._queue.pop(0)
+                    if not self._queue:
+                        self._queue = None
+                current = self.current
+                if current is not None:
+                    if current.started:
+                        return
+                    self._start(current)
+                elif self._refusal is not None:
+                    self._answer_refusal()
+                elif self._backlog:
+                    data, self._backlog = self._backlog, None
+                    self.resume_reading()
+                    self._feed(data)
+                else:
+                    return
+        finally:
+            self._pumping = False
+
+    def exchange_done(self, exchange: Exchange, *, close: bool) -> None:
+        """The reply of the exchange under way is complete (called by the exchange)."""
+        service = self.service
+        service.active -= 1
+        service.requests += 1
+        self._served += 1
+        if service.access is not None:
+            service.access(exchange)
+        if self.current is not exchange:
+            return  # the connection is gone, or was taken over
+        self.current = None
+        if close:
+            self._close(linger=not exchange.body_done)
+            return
+        if self._reading_paused:
+            self.resume_reading()
+        if not exchange.body_done:
+            if self.eof:
+                self._close()
+                return
+            self.phase = BODY  # the rest of the body is read and dropped, within its deadline
+            self._body_since_s = service.now_s
+            self.deadline_s = service.now_s + min(self.config.body_idle_timeout, 10.0)
+        elif self.reader is None:
+            self.phase = IDLE
+            self.deadline_s = service.now_s + self.config.keep_alive_timeout
+            if self.eof and self._queue is None:
+                self._close()
+                return
+            if service.draining and self._queue is None and not self._backlog:
+                service.idle_while_draining(self)
+                return
+        else:
+            self.phase = -1
+            self._set_reading_phase(self.reader)
+        if not self._pumping and (self._queue is not None or self._backlog or self._refusal is not None):
+            self._pump()
+
+    def is_last(self) -> bool:
+        """Whether the exchange under way is the last that this connection may carry."""
+        most = self.config.max_requests_per_connection
+        return most > 0 and self._served + 1 >= most
+
+    def _answer_refusal(self) -> None:
+        refused = self._refusal
+        assert refused is not None
+        self.service.refused += 1
+        self.transport.write(http1.error_reply(refused.status, self.service.date_and_server))
+        self._close(linger=True)
+
+    # -- for exchanges and sessions ------------------------------------------------------------------------------------
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport; `write_room` says when to go on."""
+        self.transport.write(data)
+
+    def write_room(self) -> asyncio.Future[None] | None:
+        """None while there is room below the high-water mark, else what to wait for."""
+        waiter = self._write_waiter
+        if waiter is not None and waiter.cancelled():
+            waiter = self._write_waiter = self.service.loop.create_future()
+        return waiter
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and self.phase < CLOSING:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and self.phase < CLOSING:
+            self._reading_paused = False
+            self.transport.resume_reading()
+            if self.phase == BODY:
+                self.deadline_s = self.service.now_s + self.config.body_idle_timeout
+
+    def take_over(self, session: Any) -> bytes:
+        """Give the connection to an upgraded session; returns what the client sent behind the head."""
+        exchange, self.current = self.current, None
+        rest = (exchange.upgrade_rest or b"") if exchange is not None else b""
+        rest += self._backlog or b""
+        self._backlog = None
+        self.upgraded = session
+        self.phase = SERVING
+        self.deadline_s = NEVER
+        self.resume_reading()
+        return rest
+
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address as the socket tells it; None on a Unix socket."""
+        if self._peer is None and not self.listener.is_unix:
+            name = self.transport.get_extra_info("peername")
+            if isinstance(name, tuple):
+                self._peer = (name[0], name[1])
+        return self._peer
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+    def overdue(self, now_s: float) -> None:
+        """Called by the sweep when `deadline_s` has passed."""
+        phase = self.phase
+        if phase == BODY and self._reading_paused:
+            self.deadline_s = now_s + self.config.body_idle_timeout  # the application's delay, not the client's
+        elif phase == HEAD or phase == BODY:
+            self._timed_out()
+        elif phase == IDLE and not self.transport.get_write_buffer_size():
+            self._close()
+        else:
+            self.abort()
+
+    def check_rates(self, now_s: float) -> None:
+        """Called by the sweep: a client that takes nothing of a reply, or drips its body, is cut."""
+        if now_s - self.write_since_s > self.config.write_timeout:
+            self.abort()
+        elif self.phase == BODY and self.config.body_min_rate and self.reader is not None and not self._reading_paused:
+            waited_s = now_s - self._body_since_s
+            if waited_s > self.config.body_idle_timeout:
+                if self.reader.body_bytes < self.config.body_min_rate * (waited_s - self.config.body_idle_timeout / 2):
+                    self._timed_out()
+
+    def _timed_out(self) -> None:
+        current = self.current
+        if current is not None and current.started and not current.body_done:
+            self._cut(current, 408)
+        elif current is None and self.reader is not None and self.reader.exchange is not None:
+            self._close(linger=True)  # the rest of a body that nobody wanted
+        else:
+            self._refuse(BadRequest(408, f"the {PHASES[self.phase]} took too long"))
+            self._pump()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+    def _discard(self, size_bytes: int) -> None:
+        if self.phase == LINGER:
+            self._lingered += size_bytes
+            if self._lingered > _LINGER_BYTES:
+                self._close()
+
+    def _close(self, *, linger: bool = False) -> None:
+        """Close when what was written is out; `linger` reads on a little so that a reset does not destroy the reply."""
+        if self.phase == CLOSING:
+            return
+        self._release_reader()
+        transport = self.transport
+        if self._on_first_byte is not None:
+            self._shut_down_shared()
+        if linger and not self.eof and not self.listener.is_tls and self.phase != LINGER:
+            self.phase = LINGER
+            self.deadline_s = self.service.now_s + _LINGER_S
+            self._lingered = 0
+            if self._reading_paused:
+                self.resume_reading()
+            transport.write_eof()
+            return
+        self.phase = CLOSING
+        self.deadline_s = self.service.now_s + self.config.write_timeout
+        transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection now; what was not sent is lost."""
+        if self._on_first_byte is not None:
+            self._shut_down_shared()
+        self.phase = CLOSING
+        self.deadline_s = NEVER
+        self.transport.abort()
+
+    def _shut_down_shared(self) -> None:
+        # The primary still holds a copy of an unread connection: closing ours alone would send no FIN.
+        try:
+            with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way and nothing was read that is not answered."""
+        return self.phase in (IDLE, FIRST_BYTE) and self.current is None and self.reader is None and not self._backlog
+
+    def close_idle(self) -> None:
+        """Close a connection on which nothing is under way."""
+        self._close()
+
+    def detach(self) -> socket.socket | None:
+        """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
+        if not self.is_idle() or self.listener.is_tls or self.transport.get_write_buffer_size():
+            return None
+        self.transport.pause_reading()
+        return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+
+    def detached(self) -> None:
+        """The duplicate found another owner: forget the connection without a word to the client."""
+        self._on_first_byte = None
+        self.abort()

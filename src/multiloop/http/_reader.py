@@ -1,0 +1,149 @@
+"""From the parser's callbacks to exchanges: one message of one connection at a time.
+
+What lives here: `RequestReader`, the target of httptools' callbacks. What must not: writing, the application, deadlines.
+
+A reader is borrowed by a connection while a message is being read and given back at its end, so an idle connection
+holds no parser and no buffer. Rules that llhttp leaves open are `_wire.http1`'s; what it does not count is counted here:
+the bytes of an unfinished head, and in a chunked body all that is neither body nor the sixteen bytes a chunk may need.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httptools
+
+from .._limits import MAX_CHUNK_OVERHEAD_BYTES, MAX_TRAILER_BYTES
+from .._wire.http1 import METHOD_NAMES, SPECIAL_REQUEST_FIELDS, BadRequest, Fields, check_request, split_target
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+    from ._exchange import Exchange
+
+_PER_CHUNK_BYTES = 16  # a size line of up to twelve digits and two line ends
+
+
+class RequestReader:
+    """Collects what the parser reports and makes an exchange of each request head."""
+
+    __slots__ = ("body_bytes", "chunks", "connection", "exchange", "fed_bytes", "headers", "in_body", "in_message",
+                 "left_bytes", "parser", "refused", "special", "target", "trailer_bytes")  # fmt: skip
+
+    connection: Connection
+    exchange: Exchange | None
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.in_message = False
+        self.in_body = False
+        self.exchange = None
+        self.refused: BadRequest | None = None
+        self.headers: Fields = []
+        self.special: Fields = []
+        self.target = b""
+        self.fed_bytes = 0  # of the unfinished head, or of the chunked body so far
+        self.body_bytes = 0
+        self.left_bytes = -1  # of a body with a length; -1: chunked or none
+        self.chunks = 0
+        self.trailer_bytes = 0
+
+    # -- called by the parser ----------------------------------------------------------------------------------------
+    def on_message_begin(self) -> None:
+        self.in_message = True
+        self.target = b""
+        self.headers = []
+        self.special = []
+
+    def on_url(self, url: bytes) -> None:
+        self.target = self.target + url if self.target else url
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        value = value.rstrip(b" \t") if value else b""
+        if self.in_body:
+            self.trailer_bytes += len(name) + len(value)
+            if self.exchange is not None:
+                self.exchange.add_trailer(name.lower(), value)
+            return
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in SPECIAL_REQUEST_FIELDS:
+            self.special.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        connection = self.connection
+        try:
+            if len(self.headers) > connection.config.max_header_count:
+                raise BadRequest(431, f"more than {connection.config.max_header_count} header fields")
+            method = parser.get_method()
+            version = parser.get_http_version()
+            head = check_request(version, self.special)
+            if len(self.target) > connection.config.max_target_size:
+                raise BadRequest(414, "the request target is too long")
+            path, query, host = split_target(method, self.target)
+            limit = connection.config.max_body_size
+            if limit and head.length > limit:
+                raise BadRequest(413, f"a body of {head.length} bytes is over the limit of {limit}")
+        except BadRequest as refused:
+            self.refused = refused
+            raise
+        headers = self.headers
+        if host is not None:
+            headers = [(name, host if name == b"host" else value) for name, value in headers]
+        made = connection.service.exchange_class(connection, METHOD_NAMES.get(method) or method.decode("ascii"))
+        made.path = path
+        made.query = query
+        made.headers = headers
+        made.http_version = version
+        made.keep_alive = parser.should_keep_alive()
+        made.expect_continue = head.expect_continue
+        self.exchange = made
+        self.in_body = True
+        self.left_bytes = head.length
+        self.fed_bytes = self.body_bytes = self.chunks = self.trailer_bytes = 0
+        connection.queue_exchange(made)
+
+    def on_chunk_header(self) -> None:
+        self.chunks += 1
+
+    def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
+        if self.left_bytes > 0:
+            self.left_bytes -= len(body)
+        exchange = self.exchange
+        if exchange is not None:
+            limit = self.connection.config.max_body_size
+            if limit and self.body_bytes > limit:
+                self.refused = BadRequest(413, f"the body is over the limit of {limit} bytes")
+                raise self.refused
+            exchange.feed_body(body)
+
+    def on_message_complete(self) -> None:
+        self.in_message = False
+        self.in_body = False
+        self.fed_bytes = 0
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.feed_end()
+
+    # -- called by the connection ------------------------------------------------------------------------------------
+    def count_fed(self, size_bytes: int) -> None:
+        """Count what was fed of an unfinished message. Raises BadRequest over a cap (cumulative, RFC 9112 7.1.1)."""
+        self.fed_bytes += size_bytes
+        config = self.connection.config
+        if not self.in_body:
+            if self.fed_bytes > config.max_header_size + config.max_target_size:
+                long_target = len(self.target) > config.max_target_size or not self.headers and not self.target
+                raise BadRequest(414 if long_target else 431, "the request head is too long")
+            if self.fed_bytes > config.max_header_line:
+                self._check_lines(config.max_header_line)
+        elif self.left_bytes < 0:
+            overhead = self.fed_bytes - self.body_bytes - _PER_CHUNK_BYTES * self.chunks
+            # The first count of a body may hold the end of the head: one slice is forgiven there.
+            if overhead > MAX_CHUNK_OVERHEAD_BYTES + MAX_TRAILER_BYTES + 8192 or self.trailer_bytes > MAX_TRAILER_BYTES:
+                raise BadRequest(431 if self.trailer_bytes else 400, "chunk extensions or trailers are too long")
+
+    def _check_lines(self, limit: int) -> None:
+        if self.headers and len(self.headers[-1][1]) > limit:
+            raise BadRequest(431, "a header field is too long")

@@ -1,0 +1,374 @@
+"""An application being served on one loop: what a worker runs, and `create_server` and `serve` as well.
+
+What lives here: `HttpService` (connections come in through `adopt`), `Listener`. What must not: listening sockets,
+processes.
+
+One sweep for all connections looks at deadlines twice a second and renews the Date; no connection has a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from .._limits import SWEEP_INTERVAL_S
+from ..stats import HttpStatistics
+from ._config import HttpConfig, TlsConfig
+from ._connection import CLOSING, IDLE, Connection
+from ._lifespan import Lifespan
+from ._reader import RequestReader
+from ._target import Interface
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._exchange import Exchange
+
+log = logging.getLogger("multiloop.http")
+
+_IDLE_WHILE_DRAINING_S = 1.0  # a kept connection that nobody takes stays this long, for a request that is on its way
+_SPARE_READERS = 64
+
+
+class Listener:
+    """What the connections of one listening socket have in common: names, scheme, the template of their scopes."""
+
+    __slots__ = ("index", "is_tls", "is_unix", "root_path", "scope", "server", "tls_context")
+
+    def __init__(self, index: int, name: str, config: HttpConfig, tls_context: ssl.SSLContext | None) -> None:
+        self.index = index
+        self.is_unix = name.startswith("unix:")
+        self.tls_context = tls_context
+        self.is_tls = tls_context is not None
+        self.root_path = config.root_path.rstrip("/")
+        self.server: tuple[str, int | None] | None = None
+        if self.is_unix:
+            self.server = (name.removeprefix("unix:"), None)
+        else:
+            host, _, port = name.rpartition(":")
+            host = host.strip("[]")
+            if host not in ("", "0.0.0.0", "::") and port.isdigit():
+                self.server = (host, int(port))
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": None,
+            "scheme": "https" if self.is_tls else "http",
+            "root_path": self.root_path,
+            "extensions": _extensions(),
+        }
+
+
+def _extensions() -> dict[str, dict[str, Any]]:
+    from ._asgi import EXTENSIONS
+
+    return dict(EXTENSIONS)
+
+
+class HttpService:
+    """Serves one application on the running loop.
+
+    Args:
+        app: the application or handler.
+        interface: how it is called (`_target.detect_interface`).
+        listeners: for each listening socket its name, "host:port" or "unix:path"; `adopt` gives the index.
+
+    `start()` must succeed before the first `adopt`; `begin_drain`, `drained` and `stop` end it in this order.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        interface: Interface,
+        config: HttpConfig | None = None,
+        *,
+        tls: TlsConfig | None = None,
+        listeners: tuple[str, ...] = ("",),
+    ) -> None:
+        self.app = app
+        self.interface = interface
+        self.config = config or HttpConfig()
+        self.loop = asyncio.get_running_loop()
+        self.now_s = self.loop.time()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.active = 0  # requests that an application is answering
+        self.requests = 0  # answered
+        self.refused = 0  # never reached the application
+        self.sessions = 0  # WebSockets open now
+        self.state: dict[str, Any] = {}
+        self._drain_event = asyncio.Event()
+        self._lifespan = (
+            Lifespan(app, self.config.lifespan, self._drain_event) if interface is Interface.ASGI else None
+        )
+        self._drained: asyncio.Future[None] | None = None
+        self._give_back: Callable[[socket.socket, int], bool] | None = None
+        self._readers: list[RequestReader] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        context = make_tls_context(tls) if tls is not None else None
+        self.listeners = [Listener(i, name, self.config, context) for i, name in enumerate(listeners)]
+        self.proxies = _proxies(self.config)
+        self.access = _access(self.config)
+        self.exchange_class, self._runner = _exchange_class(interface, self)
+        self._renew_date()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Start the application. Raises LifespanFailed, or what the application raised."""
+        if self._lifespan is not None:
+            await self._lifespan.startup()
+            if self._lifespan.supported:
+                self.state = self._lifespan.state
+        self._sweep()
+
+    def adopt(
+        self,
+        sock: socket.socket,
+        *,
+        listener: int = 0,
+        prefix: bytes = b"",
+        kept: bool = False,
+        on_first_byte: Callable[[], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+    ) -> None:
+        """Serve an accepted, non-blocking socket. `prefix` was read from it before; `kept` came from another worker."""
+        at = self.listeners[listener]
+
+        def make() -> Connection:
+            if self.config.proxy_protocol and not kept:
+                from ._proxy import expect_proxy_header
+
+                return expect_proxy_header(self, at, on_first_byte, on_closed)
+            return Connection(self, at, kept, on_first_byte, on_closed)
+
+        if at.tls_context is not None:
+            task = self.loop.create_task(self._adopt_tls(make, sock, at.tls_context, on_closed))
+            self._tls_tasks.add(task)
+            task.add_done_callback(self._tls_tasks.discard)
+            return
+        connecting = self.loop.connect_accepted_socket(make, sock)
+        waiter = _first_wait(connecting)
+        if waiter is not None:
+            _Connecting(connecting, waiter, prefix)
+
+    _tls_tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012 - tasks of all services, held until they end
+
+    async def _adopt_tls(
+        self, make: Callable[[], Any], sock: socket.socket, context: ssl.SSLContext, on_closed: Callable[[], None] | None
+    ) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                make, sock, ssl=context, ssl_handshake_timeout=self.config.tls_handshake_timeout
+            )
+        except (OSError, EOFError) as error:
+            log.debug("a TLS handshake failed: %s", error)
+            sock.close()
+            if on_closed is not None:
+                on_closed()
+
+    def begin_drain(self, give_back: Callable[[socket.socket, int], bool] | None = None) -> None:
+        """Begin to end: the application is told, replies close their connection, WebSockets get 1012.
+
+        Idle kept plain connections are offered to `give_back` as duplicates; those it takes are forgotten here without
+        a word to the client, the others are closed with FIN a second later.
+        """
+        if self.draining:
+            return
+        self.draining = True
+        self._give_back = give_back
+        self._drain_event.set()
+        for connection in list(self.connections):
+            if connection.upgraded is not None:
+                connection.upgraded.going_away()
+            elif connection.is_idle():
+                self.idle_while_draining(connection)
+        self.connection_gone()
+
+    def idle_while_draining(self, connection: Connection) -> None:
+        """Find an idle connection another owner, or an end."""
+        if self._give_back is not None:
+            copy = connection.detach()
+            if copy is not None:
+                if self._give_back(copy, connection.listener.index):
+                    connection.detached()
+                    return
+                copy.close()
+                connection.transport.resume_reading()
+        if connection.phase == IDLE:
+            connection.deadline_s = self.now_s + _IDLE_WHILE_DRAINING_S
+
+    async def drained(self) -> None:
+        """Wait until no connection is left."""
+        while self.connections or self._tls_tasks:
+            self._drained = self.loop.create_future()
+            await self._drained
+
+    def connection_gone(self) -> None:
+        """A connection ended (called by it)."""
+        drained = self._drained
+        if drained is not None and not self.connections and not drained.done():
+            drained.set_result(None)
+
+    def freeze(self) -> None:
+        """Read nothing new, finish what was started: the primary is gone."""
+        self.begin_drain()
+        for connection in list(self.connections):
+            if connection.is_idle():
+                connection.close_idle()
+
+    def close_now(self) -> None:
+        """Cut every connection."""
+        for connection in list(self.connections):
+            connection.abort()
+
+    async def stop(self) -> None:
+        """End the application: lifespan.shutdown, once. Connections must be gone."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        if self._lifespan is not None:
+            await self._lifespan.shutdown()
+        if self._runner is not None:
+            await self._runner.close()
+
+    def statistics(self) -> HttpStatistics:
+        """What this service did so far."""
+        return HttpStatistics(
+            connections=len(self.connections),
+            active_requests=self.active,
+            requests=self.requests,
+            refused=self.refused,
+            websockets=self.sessions,
+            draining=self.draining,
+        )
+
+    # -- for connections -----------------------------------------------------------------------------------------------
+    def borrow_reader(self, connection: Connection) -> RequestReader:
+        """A reader for one message."""
+        reader = self._readers.pop() if self._readers else RequestReader()
+        reader.connection = connection
+        return reader
+
+    def return_reader(self, reader: RequestReader, *, reusable: bool) -> None:
+        """Take a reader back; one that stopped inside a message or behind its last cannot be used again."""
+        if reusable and len(self._readers) < _SPARE_READERS:
+            self._readers.append(reader)
+
+    def takes_upgrade(self, exchange: Exchange) -> bool:
+        """Whether a request to change the protocol is answered with a WebSocket."""
+        if self.interface is not Interface.ASGI or exchange.method != "GET" or exchange.http_version != "1.1":
+            return False
+        return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in exchange.headers)
+
+    def upgrade(self, connection: Connection, exchange: Exchange) -> None:
+        """Make a WebSocket of the connection."""
+        from ._websocket import open_session
+
+        open_session(self, connection, exchange)
+
+    # -- the sweep -----------------------------------------------------------------------------------------------------
+    def _sweep(self) -> None:
+        now = self.now_s = self.loop.time()
+        self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+        self._renew_date()
+        due = [c for c in self.connections if c.deadline_s <= now or c.write_since_s < now or c.phase == 2]
+        for connection in due:
+            if connection.deadline_s <= now:
+                if connection.phase == CLOSING:
+                    connection.abort()
+                else:
+                    connection.overdue(now)
+            else:
+                connection.check_rates(now)
+
+    def _renew_date(self) -> None:
+        config = self.config
+        self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode() if config.date_header else b""
+        self.server_line = b"server: multiloop/%b\r\n" % __version__.encode() if config.server_header else b""
+        self.date_and_server = self.date_line + self.server_line
+
+
+class _Connecting:
+    """Drives `connect_accepted_socket` by hand: a task for each connection would double its cost."""
+
+    __slots__ = ("_coroutine", "_prefix")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any], prefix: bytes) -> None:
+        self._coroutine = coroutine
+        self._prefix = prefix
+        waiter.add_done_callback(self._ready)
+
+    def _ready(self, waiter: asyncio.Future[Any]) -> None:
+        try:
+            self._coroutine.send(None)
+        except StopIteration as stop:
+            _, protocol = stop.value
+            if self._prefix:
+                protocol.data_received(self._prefix)
+        except OSError as error:
+            log.debug("a connection was lost before it was served: %s", error)
+
+
+def _first_wait(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any] | None:
+    try:
+        waiter: asyncio.Future[Any] = coroutine.send(None)
+    except StopIteration:
+        return None
+    except OSError as error:
+        log.debug("a connection was lost before it was served: %s", error)
+        return None
+    waiter._asyncio_future_blocking = False
+    return waiter
+
+
+def _exchange_class(interface: Interface, service: HttpService) -> tuple[type[Exchange], Any]:
+    if interface is Interface.ASGI:
+        from ._asgi import AsgiExchange
+
+        return AsgiExchange, None
+    if interface is Interface.WSGI:
+        from ._wsgi import WsgiExchange, WsgiThreads
+
+        return WsgiExchange, WsgiThreads(service.config.wsgi_threads, service.config.wsgi_queue)
+    from ._handler import HandlerExchange, NodeExchange
+
+    return (NodeExchange if interface is Interface.NODE else HandlerExchange), None
+
+
+def _proxies(config: HttpConfig) -> Any:
+    if not config.proxy_headers:
+        return None
+    from ._proxy import TrustedProxies
+
+    return TrustedProxies(config.proxy_headers)
+
+
+def _access(config: HttpConfig) -> Callable[[Exchange], None] | None:
+    if not config.access_log:
+        return None
+    from ._access import access_writer
+
+    return access_writer(config.log_format)
+
+
+def make_tls_context(tls: TlsConfig) -> ssl.SSLContext:
+    """Build the server's TLS context. Raises OSError or ssl.SSLError with the file that is wrong."""
+    import ssl
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.cert, tls.key, tls.key_password)
+    context.set_alpn_protocols(["http/1.1"])
+    if tls.ciphers:
+        context.set_ciphers(tls.ciphers)
+    if tls.ca:
+        context.load_verify_locations(tls.ca)
+        context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_cert else ssl.CERT_OPTIONAL
+    return context
