@@ -34,7 +34,8 @@ def test_a_tcp_listener_listens_and_says_its_port() -> None:
     [listener] = open_listeners([ListenAddress(LOCAL, 0)])
     try:
         port = listener.sock.getsockname()[1]
-        assert listener.name == f"http://127.0.0.1:{port}"
+        assert listener.name == f"127.0.0.1:{port}"
+        assert listener.url() == f"http://127.0.0.1:{port}"
         assert listener.is_tcp
         assert not listener.sock.get_inheritable()
         socket.create_connection((LOCAL, port)).close()
@@ -177,7 +178,7 @@ def test_an_inherited_descriptor_is_used_and_bad_ones_are_one_line(tmp_path: Pat
     with socket.create_server((LOCAL, 0)) as server:
         fd = os.dup(server.fileno())
         [listener] = open_listeners([ListenAddress(fd=fd)])
-        assert listener.name == f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert listener.name == f"127.0.0.1:{server.getsockname()[1]}"
         listener.close()
     with open(tmp_path / "file", "w") as file:
         assert "not a socket" in refused(ListenAddress(fd=file.fileno()))

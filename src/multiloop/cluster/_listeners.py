@@ -36,7 +36,7 @@ _LIVE_CHECK_S = 1.0  # how long a Unix socket may take to answer whether somebod
 
 @dataclass(slots=True, eq=False)
 class Listener:
-    """One listening socket. `name` is what logs and `status` call it: `http://127.0.0.1:8000`, `unix:/run/app.sock`."""
+    """One listening socket. `name` says where: `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/app.sock`."""
 
     sock: socket.socket
     address: ListenAddress
@@ -48,6 +48,11 @@ class Listener:
     def is_tcp(self) -> bool:
         """Whether this is TCP (else a Unix socket)."""
         return self.sock.family != getattr(socket, "AF_UNIX", None)
+
+    def url(self, scheme: str = "http") -> str:
+        """Return what people are told: `http://127.0.0.1:8000`, or `unix:/run/app.sock`."""
+        where = f"{scheme}://{self.name}" if self.is_tcp else self.name
+        return f"{where} ({self.address.fd_name})" if self.address.fd_name else where
 
     def twin(self) -> socket.socket:
         """Return another socket on the same TCP address, for one more slot of the reuse_port policy.
@@ -68,14 +73,11 @@ class Listener:
                 os.unlink(self.address.path)
 
 
-def open_listeners(
-    addresses: Sequence[ListenAddress], *, reuse_port: bool = False, scheme: str = "http"
-) -> list[Listener]:
+def open_listeners(addresses: Sequence[ListenAddress], *, reuse_port: bool = False) -> list[Listener]:
     """Make the listening sockets, in order; a host name gives one for each of its addresses.
 
     Args:
         reuse_port: make TCP sockets that `Listener.twin` can share.
-        scheme: "http" or "https", for the names.
 
     Raises:
         ConfigError: an address is taken, not allowed, or not there (one line, exit code EXIT_LISTEN).
@@ -83,7 +85,7 @@ def open_listeners(
     made: list[Listener] = []
     try:
         for address in addresses:
-            made.extend(_open(address, reuse_port, scheme))
+            made.extend(_open(address, reuse_port))
     except BaseException:
         close_listeners(made)
         raise
@@ -114,16 +116,16 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> tuple[ListenAdd
     )
 
 
-def _open(address: ListenAddress, reuse_port: bool, scheme: str) -> list[Listener]:
+def _open(address: ListenAddress, reuse_port: bool) -> list[Listener]:
     if address.fd is not None:
-        return [_inherit(address, address.fd, scheme)]
+        return [_inherit(address, address.fd)]
     if address.path is not None:
         return [_open_path(address, address.path)]
-    return _open_tcp(address, reuse_port, scheme)
+    return _open_tcp(address, reuse_port)
 
 
 # --- TCP ----------------------------------------------------------------------------------------------------------
-def _open_tcp(address: ListenAddress, reuse_port: bool, scheme: str) -> list[Listener]:
+def _open_tcp(address: ListenAddress, reuse_port: bool) -> list[Listener]:
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise ConfigError("--policy reuse_port: this system has no SO_REUSEPORT, use another policy")
     made: list[Listener] = []
@@ -131,13 +133,13 @@ def _open_tcp(address: ListenAddress, reuse_port: bool, scheme: str) -> list[Lis
     try:
         for family, bare in _resolve(None if address.host in (None, "", "*") else address.host, port):
             where = (bare[0], port, *bare[2:])
-            with _one_line(_url(scheme, where)):
+            with _one_line(_name(where)):
                 if reuse_port and port:
                     # SO_REUSEPORT would let a second server in silently: first see whether the address is free.
                     _listen_tcp(family, where, address.backlog, reuse_port=False).close()
                 sock = _listen_tcp(family, where, address.backlog, reuse_port)
             port = sock.getsockname()[1]  # with port 0: the same one for every address of the name
-            made.append(Listener(sock, address, _url(scheme, sock.getsockname()), reuse_port))
+            made.append(Listener(sock, address, _name(sock.getsockname()), reuse_port))
     except BaseException:
         close_listeners(made)
         raise
@@ -188,13 +190,13 @@ def _listen_tcp(family: int, where: tuple[Any, ...], backlog: int, reuse_port: b
     return sock
 
 
-def _url(scheme: str, where: Sequence[Any]) -> str:
+def _name(where: Sequence[Any]) -> str:
     host = f"[{where[0]}]" if ":" in str(where[0]) else where[0]
-    return f"{scheme}://{host}:{where[1]}"
+    return f"{host}:{where[1]}"
 
 
 # --- inherited descriptors ----------------------------------------------------------------------------------------
-def _inherit(address: ListenAddress, fd: int, scheme: str) -> Listener:
+def _inherit(address: ListenAddress, fd: int) -> Listener:
     label = f"--fd {fd}"
     try:
         sock = socket.socket(fileno=fd)
@@ -215,8 +217,8 @@ def _inherit(address: ListenAddress, fd: int, scheme: str) -> Listener:
     except BaseException:
         sock.detach()  # the descriptor belongs to who passed it
         raise
-    name = _url(scheme, where) if isinstance(where, tuple) else f"unix:{where}"
-    return Listener(sock, address, f"{name} ({address.fd_name})" if address.fd_name else name)
+    name = _name(where) if isinstance(where, tuple) else f"unix:{where}"
+    return Listener(sock, address, name)
 
 
 # --- Unix sockets -------------------------------------------------------------------------------------------------
