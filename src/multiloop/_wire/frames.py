@@ -1,40 +1,39 @@
-"""Frames: how messages lie on the byte stream between two processes, and how values become messages.
+"""Frames: how messages lie on the byte stream between two processes.
 
-What lives here: `encode` and `Decoder` (bytes in, frames out), `dumps` and `loads` (values to bodies and buffers).
-What must not: sockets, clocks, descriptors themselves (a frame only names them by id; `ipc` resolves them).
+What lives here: `encode` and `Decoder`: bytes in, frames out. What must not: sockets, clocks, what a message means,
+descriptors themselves (a frame only names them by id; `ipc` resolves them).
 
     head     magic u16 · kind u16 · descriptors u32 · buffers u32 · body length u64     (little endian, 20 bytes)
-    tables   descriptor ids u64 each · buffer lengths u64 each
+    tables   descriptor ids u64 each · buffer lengths u64 each, the top bit set where the buffer must not be written to
     payload  body · buffers, one after the other
 
 Rules
 * A frame may arrive in any pieces; a decoder looks at a byte at most twice, whatever the pieces are.
 * What is announced above `max_message_bytes` is refused before any memory is taken for it.
 * Large bodies and buffers are collected in memory of their own, taken once, so that the socket can read right into it
-  (`Decoder.room`), and writable, so that an array made from it is.
-* Frames come only from our own processes (inherited socket pairs), never from a client: bodies are pickles.
+  (`Decoder.room`). Body and read-only buffers arrive as bytes, the others as bytearray.
 """
 
 from __future__ import annotations
 
-import mmap
-import pickle
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .._limits import MAX_MESSAGE_BYTES
-from ..errors import FrameError, FrameTooLarge, NotSendable
-from ._explain import path_to_unpicklable
+from ..errors import FrameError, FrameTooLarge
+from ._memory import Block, take_block
+from ._pickle import dumps as dumps
+from ._pickle import loads as loads
+from ._pickle import snapshot as snapshot
 
 MESSAGE = 0  # the kind of a pickled value; all others are raw, their meaning is the channel's owner's
 
 _MAGIC = 0x6C6D
 _HEAD = struct.Struct("<HHIIQ")
+_READ_ONLY = 1 << 63
 _JOIN_BYTES = 32 * 1024  # up to this size copying a body behind its head is cheaper than a second write
 _DIRECT_BYTES = 64 * 1024  # from this size a body or buffer gets memory of its own that the socket reads into
-_LAZY_BYTES = 1024 * 1024  # from this size that memory comes from mmap: not zeroed in one go, which blocks the loop
-_OUT_OF_BAND_BYTES = 4 * 1024  # buffers from this size stay out of the pickle; below, one more piece costs more
 _MAX_TABLE_ENTRIES = 1 << 20
 
 Buffer = bytes | bytearray | memoryview
@@ -58,17 +57,18 @@ def encode(
         if len(body) <= _JOIN_BYTES:
             return [head + body]
         return [head, memoryview(body).cast("B")]
-    sizes = [memoryview(buffer).nbytes for buffer in buffers]
+    views = [memoryview(buffer).cast("B") for buffer in buffers]
+    sizes = [len(view) | _READ_ONLY if view.readonly else len(view) for view in views]
     head = _HEAD.pack(_MAGIC, kind, len(descriptors), len(sizes), len(body))
     head += struct.pack(f"<{len(descriptors) + len(sizes)}Q", *descriptors, *sizes)
     pieces: list[bytes | memoryview] = []
-    small = [head]
-    for buffer, size in ((body, len(body)), *zip(buffers, sizes, strict=True)):
-        if size <= _JOIN_BYTES:
-            small.append(bytes(buffer))
+    small: list[bytes | memoryview] = [head]
+    for view in (memoryview(body).cast("B"), *views):
+        if len(view) <= _JOIN_BYTES:
+            small.append(view)
         else:
             pieces.append(b"".join(small))
-            pieces.append(memoryview(buffer).cast("B"))
+            pieces.append(view)
             small = []
     if small:
         pieces.append(b"".join(small))
@@ -193,7 +193,7 @@ class Decoder:
                     break
                 numbers = struct.unpack_from(f"<{entries}Q", view, table)
                 descriptors, sizes = numbers[:n_descriptors], numbers[n_descriptors:]
-                payload = size + sum(sizes)
+                payload = size + sum(length & ~_READ_ONLY for length in sizes)
                 if payload > self._max:
                     self._failure = FrameTooLarge(payload, self._max)
                     return
@@ -213,35 +213,36 @@ class Decoder:
 
 
 def _cut(kind: int, view: memoryview, size: int, sizes: tuple[int, ...], descriptors: tuple[int, ...]) -> Frame:
-    body = bytes(view[:size])
     position = size
     buffers: list[Buffer] = []
-    for length in sizes:
-        buffers.append(bytearray(view[position : position + length]))
-        position += length
-    return Frame(kind, body, tuple(buffers), descriptors)
+    for entry in sizes:
+        start, position = position, position + (entry & ~_READ_ONLY)
+        part = view[start:position]
+        buffers.append(bytes(part) if entry & _READ_ONLY else bytearray(part))
+    return Frame(kind, bytes(view[:size]), tuple(buffers), descriptors)
 
 
 class _Filling:
     """A frame with a large payload, on its way: each part has memory of its own, filled in order."""
 
-    __slots__ = ("_at", "_descriptors", "_kind", "_part", "_parts", "_views")
+    __slots__ = ("_at", "_blocks", "_descriptors", "_kind", "_part")
 
     def __init__(self, kind: int, size: int, sizes: tuple[int, ...], descriptors: tuple[int, ...]) -> None:
         self._kind = kind
         self._descriptors = descriptors
-        self._parts = [_memory(length) for length in (size, *sizes)]
-        self._views = [memoryview(part) for part in self._parts]
-        self._part = 0
-        self._at = 0
+        self._blocks: list[Block] = [
+            take_block(entry & ~_READ_ONLY, bool(entry & _READ_ONLY)) for entry in (size | _READ_ONLY, *sizes)
+        ]
+        self._part = 0  # the block that is filled next
+        self._at = 0  # and how much of it is filled
         self._skip_full()
 
     @property
     def is_complete(self) -> bool:
-        return self._part == len(self._views)
+        return self._part == len(self._blocks)
 
     def room(self) -> memoryview | None:
-        rest = self._views[self._part][self._at :]
+        rest = self._blocks[self._part].view[self._at :]
         return rest if len(rest) >= _DIRECT_BYTES else None
 
     def advance(self, count: int) -> None:
@@ -252,7 +253,7 @@ class _Filling:
         """Copy from the beginning of `view`; returns how many bytes belonged to this frame."""
         taken = 0
         while taken < len(view) and not self.is_complete:
-            target = self._views[self._part]
+            target = self._blocks[self._part].view
             count = min(len(target) - self._at, len(view) - taken)
             target[self._at : self._at + count] = view[taken : taken + count]
             taken += count
@@ -260,41 +261,10 @@ class _Filling:
         return taken
 
     def frame(self) -> Frame:
-        body, *buffers = self._views
+        body, *buffers = [block.done() for block in self._blocks]
         return Frame(self._kind, body, tuple(buffers), self._descriptors)
 
     def _skip_full(self) -> None:
-        while self._part < len(self._views) and self._at == len(self._views[self._part]):
+        while self._part < len(self._blocks) and self._at == len(self._blocks[self._part].view):
             self._part += 1
             self._at = 0
-
-
-def _memory(length: int) -> bytearray | mmap.mmap:
-    return bytearray(length) if length < _LAZY_BYTES else mmap.mmap(-1, length)
-
-
-def dumps(value: Any) -> tuple[bytes, list[memoryview]]:
-    """Pickle `value` (protocol 5); returns the pickle and the large buffers that stayed out of it, in order.
-
-    The buffers are the value's own memory: copy those that are writable if they are not sent before it can change.
-    Raises NotSendable, which names the path to what cannot be pickled, with the reason as its cause.
-    """
-    buffers: list[memoryview] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes < _OUT_OF_BAND_BYTES:
-            return True  # in band
-        buffers.append(raw)
-        return False
-
-    try:
-        return pickle.dumps(value, protocol=5, buffer_callback=keep), buffers
-    except Exception as error:
-        path, culprit = path_to_unpicklable(value)
-        raise NotSendable(path, culprit, error) from error
-
-
-def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
-    """Turn back what `dumps` gave. Raises whatever the classes in the pickle raise."""
-    return pickle.loads(body, buffers=buffers)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from .._limits import CHANNEL_CLOSE_S, CHANNEL_HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
-from .._wire.frames import MESSAGE, Decoder, Frame, dumps, encode, loads
+from .._wire.frames import MESSAGE, Decoder, Frame, dumps, encode, loads, snapshot
 from ..errors import FrameError, FrameTooLarge
 from ..loop import Handle, hub
 from ._descriptors import LOST, URGENT_MAX_BYTES, DescriptorHalf
@@ -58,7 +58,6 @@ class Channel(Handle, asyncio.BufferedProtocol):
         "_connecting",
         "_decoder",
         "_descriptors",
-        "_drained",
         "_ends",
         "_inbox",
         "_max",
@@ -71,6 +70,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         "_paused_by_user",
         "_scratch",
         "_transport",
+        "_waiting",
         "closed",
         "error",
         "handlers",
@@ -110,7 +110,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._paused_by_transport = False
         self._paused_by_user = False
-        self._drained: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._scratch = memoryview(bytearray(_READ_BYTES))
         self._transport: asyncio.Transport | None = None
         self._opened(of)
@@ -134,7 +134,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if self._closing:
             return False
         body, buffers = dumps(value)
-        return self._send(MESSAGE, body, [b if b.readonly else bytes(b) for b in buffers], descriptors, False)
+        return self._send(MESSAGE, body, [snapshot(buffer) for buffer in buffers], descriptors, False)
 
     def send_frame(
         self,
@@ -166,7 +166,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
     def _send(self, kind: int, body: Any, buffers: Sequence[Any], descriptors: Sequence[int], own: bool) -> bool:
         size = len(body)
         for buffer in buffers:
-            size += len(buffer)
+            size += memoryview(buffer).nbytes
         if size > self._max:
             raise FrameTooLarge(size, self._max)
         ids = self._descriptors.give(descriptors, own) if descriptors else ()
@@ -201,16 +201,39 @@ class Channel(Handle, asyncio.BufferedProtocol):
                 outbox.popleft()
             self._outbox_bytes -= len(piece)
             transport.write(piece)
-        if self._drained and self._is_drained():
-            self._wake_drained()
+        if self._waiting and self._is_drained():
+            self._wake_waiting()
         if self._closing:
             self._finish_closing()
+
+    async def acknowledged(self) -> bool:
+        """Wait until every descriptor sent so far has arrived or was given up. False: the channel closed before."""
+        while self._descriptors.unacknowledged and not self.closed:
+            await self._wait()
+        return not self.closed
+
+    @property
+    def last_descriptor_id(self) -> int:
+        """The id of the descriptor that was sent last; ids count up by one, each direction from 1."""
+        return self._descriptors.last_id
+
+    def recall(self, peer_end: socket.socket) -> dict[int, int]:
+        """Take back the descriptors that the peer has not received yet: it hangs, and others could have them.
+
+        The kernel gives each descriptor to one receiver only. The peer gets the frames that named them with -1 instead.
+
+        Args:
+            peer_end: a duplicate of the `descriptors` socket of the peer's ends.
+
+        Returns: id → descriptor; the caller owns them.
+        """
+        return self._descriptors.recall(peer_end)
 
     def _is_drained(self) -> bool:
         return self.closed or (not self._outbox and not self._paused_by_transport)
 
-    def _wake_drained(self) -> None:
-        waiting, self._drained = self._drained, []
+    def _wake_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
@@ -219,10 +242,13 @@ class Channel(Handle, asyncio.BufferedProtocol):
         """Wait until there is room again. True: go on sending; False: the channel is closed."""
         await asyncio.sleep(0)  # a loop of sends and drains must not keep the loop for itself
         while not self._is_drained():
-            waiter: asyncio.Future[None] = self._hub.loop.create_future()
-            self._drained.append(waiter)
-            await waiter
+            await self._wait()
         return not self._closing
+
+    async def _wait(self) -> None:
+        waiter: asyncio.Future[None] = self._hub.loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
 
     # -- receiving -------------------------------------------------------------------------------------------------
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -323,6 +349,8 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._transport.close()
 
     def _descriptors_settled(self) -> None:
+        if self._waiting and not self._descriptors.unacknowledged:
+            self._wake_waiting()
         if self._closing and not self.closed:
             self._finish_closing()
 
@@ -394,7 +422,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._descriptors.close()
         if self._close_timer is not None:
             self._close_timer.cancel()
-        self._wake_drained()
+        self._wake_waiting()
         self._transport = None
         self._hub.call(self._on_close)
         self._ended()

@@ -123,9 +123,8 @@ class DescriptorHalf:
                 self._records.popleft()
             while self._unsent and len(self._flying) < DESCRIPTORS_IN_FLIGHT:
                 batch = [self._unsent[index] for index in range(min(_BATCH, len(self._unsent)))]
-                payload = _GIVE + struct.pack(f"<{len(batch)}Q", *batch)
                 fds = array.array("i", [self._held[number] for number in batch])
-                self._socket.sendmsg([payload], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                self._socket.sendmsg([_pack(_GIVE, batch)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
                 for number in batch:
                     self._unsent.popleft()
                     self._flying.add(number)
@@ -170,6 +169,43 @@ class DescriptorHalf:
         self._held.clear()
         self._on_settled()
 
+    @property
+    def last_id(self) -> int:
+        return self._next_id - 1
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._held)
+
+    def recall(self, peer: socket.socket) -> dict[int, int]:
+        """Take back what the other end has not received, from a duplicate of its socket; returns id → descriptor."""
+        taken: dict[int, int] = {}
+        others: list[bytes] = []
+        while True:
+            try:
+                record, ancillary, _, _ = peer.recvmsg(_RECORD_BYTES, _CMSG_BYTES, _RECEIVE_FLAGS)
+            except OSError:
+                break
+            if not record:
+                break
+            if record[:1] != _GIVE:
+                others.append(record)
+                continue
+            ids = struct.unpack(f"<{len(record) // 8}Q", record[1:])
+            taken.update(zip(ids, received_descriptors(ancillary), strict=False))
+            self._unsent.extendleft(number for number in ids if number not in taken)  # over our own limit
+        while self._unsent:
+            number = self._unsent.popleft()
+            taken[number] = self._held.pop(number)
+        self._records.extendleft(reversed(others))
+        recalled = list(taken)
+        for start in range(0, len(recalled), _BATCH):
+            self._records.append(_pack(_GONE, recalled[start : start + _BATCH]))
+        self._acknowledged(recalled)
+        if not self._writing:
+            self._flush()
+        return taken
+
     # -- receiving -------------------------------------------------------------------------------------------------
     def read(self) -> None:
         """Take every record that is there."""
@@ -211,11 +247,11 @@ class DescriptorHalf:
             self._answer(_MISSED, ids[here:])
 
     def _answer(self, kind: bytes, ids: Sequence[int]) -> None:
-        self._records.append(kind + struct.pack(f"<{len(ids)}Q", *ids))
+        self._records.append(_pack(kind, ids))
         if not self._writing:
             self._flush()
 
-    def _acknowledged(self, ids: tuple[int, ...]) -> None:
+    def _acknowledged(self, ids: Sequence[int]) -> None:
         for number in ids:
             self._flying.discard(number)
             self._attempts.pop(number, None)
@@ -263,6 +299,10 @@ class DescriptorHalf:
 
 
 _BUSY = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})  # too much in flight: passes
+
+
+def _pack(kind: bytes, ids: Sequence[int]) -> bytes:
+    return kind + struct.pack(f"<{len(ids)}Q", *ids)
 
 
 def _duplicate(descriptors: Sequence[int]) -> list[int]:
