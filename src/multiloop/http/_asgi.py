@@ -200,5 +200,3 @@ class AsgiExchange(Exchange):
             pass
         else:
             raise ReplyError(f"an event of type {kind!r} has no place here")
-
-

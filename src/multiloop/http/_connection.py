@@ -66,9 +66,7 @@ class Connection:
         self.config = service.config
         self.listener = listener
         self.phase = IDLE if kept else FIRST_BYTE
-        self.deadline_s = service.now_s + (
-            self.config.keep_alive_timeout if kept else self.config.first_byte_timeout
-        )
+        self.deadline_s = service.now_s + (self.config.keep_alive_timeout if kept else self.config.first_byte_timeout)
         self.reader: RequestReader | None = None
         self.current: Exchange | None = None
         self.upgraded: Any = None  # a WebSocket session that took the connection over
@@ -461,6 +459,11 @@ class Connection:
             if isinstance(name, tuple):
                 self._peer = (name[0], name[1])
         return self._peer
+
+    def server_address(self) -> tuple[str, int | None] | None:
+        """Our end's address, for a listener that takes connections on every address."""
+        name = self.transport.get_extra_info("sockname")
+        return (name[0], name[1]) if isinstance(name, tuple) else None
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
     def overdue(self, now_s: float) -> None:

@@ -1,8 +1,9 @@
 """The lifespan of an ASGI application: startup, state, shutdown; and the word that draining has begun.
 
 What lives here: `Lifespan`. Rules (asgi.readthedocs.io, lifespan 2.0): startup must complete before the first
-connection; a `startup.failed`, or an exception after the first `receive`, is fatal; an application that raises before
-it asks for an event does not speak lifespan ("auto": go on without; "on": fatal). Shutdown is told exactly once.
+connection; a `startup.failed` is fatal; an application that raises does not speak lifespan ("auto": the server goes on
+without, as the specification wants, with a warning if it had asked for the event; "on": fatal). Shutdown is told exactly
+once.
 """
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ class Lifespan:
         if self.supported:  # it was up; this is its shutdown, or a background failure
             log.error("the application's lifespan raised", exc_info=error)
             self._settle(None)
-        elif self._asked or self._mode == "on":
+        elif self._mode == "on":
             failed = LifespanFailed("the application raised while it started")
             failed.__cause__ = error
             self._settle(failed)
         else:
-            log.debug("the application does not speak lifespan: %r", error)
+            level = logging.WARNING if self._asked else logging.DEBUG
+            log.log(level, "the application does not speak lifespan (--lifespan on makes this fatal): %r", error)
             self._settle(None)
 
     def _app_returned(self) -> None:

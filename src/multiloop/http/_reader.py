@@ -77,6 +77,8 @@ class RequestReader:
                 raise BadRequest(431, f"more than {connection.config.max_header_count} header fields")
             method = parser.get_method()
             version = parser.get_http_version()
+            if self.fed_bytes:  # more than one slice: only then can a field be longer than a slice
+                self._check_head(connection.config.max_header_line, connection.config.max_header_size)
             head = check_request(version, self.special)
             if len(self.target) > connection.config.max_target_size:
                 raise BadRequest(414, "the request target is too long")
@@ -100,7 +102,9 @@ class RequestReader:
         self.exchange = made
         self.in_body = True
         self.left_bytes = head.length
-        self.fed_bytes = self.body_bytes = self.chunks = self.trailer_bytes = 0
+        if head.chunked:
+            self.fed_bytes -= self._head_bytes()  # so that it counts the body alone, once the slice is counted
+        self.body_bytes = self.chunks = self.trailer_bytes = 0
         connection.queue_exchange(made)
 
     def on_chunk_header(self) -> None:
@@ -134,16 +138,21 @@ class RequestReader:
         config = self.connection.config
         if not self.in_body:
             if self.fed_bytes > config.max_header_size + config.max_target_size:
-                long_target = len(self.target) > config.max_target_size or not self.headers and not self.target
+                long_target = len(self.target) > config.max_target_size or (not self.headers and not self.target)
                 raise BadRequest(414 if long_target else 431, "the request head is too long")
-            if self.fed_bytes > config.max_header_line:
-                self._check_lines(config.max_header_line)
+            if self.headers and len(self.headers[-1][1]) > config.max_header_line:
+                raise BadRequest(431, "a header field is too long")
         elif self.left_bytes < 0:
             overhead = self.fed_bytes - self.body_bytes - _PER_CHUNK_BYTES * self.chunks
-            # The first count of a body may hold the end of the head: one slice is forgiven there.
-            if overhead > MAX_CHUNK_OVERHEAD_BYTES + MAX_TRAILER_BYTES + 8192 or self.trailer_bytes > MAX_TRAILER_BYTES:
+            most = MAX_CHUNK_OVERHEAD_BYTES + MAX_TRAILER_BYTES
+            if overhead > most or self.trailer_bytes > MAX_TRAILER_BYTES:
                 raise BadRequest(431 if self.trailer_bytes else 400, "chunk extensions or trailers are too long")
 
-    def _check_lines(self, limit: int) -> None:
-        if self.headers and len(self.headers[-1][1]) > limit:
+    def _head_bytes(self) -> int:
+        return sum([len(name) + len(value) + 4 for name, value in self.headers], len(self.target) + 16)
+
+    def _check_head(self, line_limit: int, limit: int) -> None:
+        if any(len(value) > line_limit for _, value in self.headers):
             raise BadRequest(431, "a header field is too long")
+        if self._head_bytes() - len(self.target) > limit:
+            raise BadRequest(431, "the header fields are too long")

@@ -105,9 +105,7 @@ class HttpService:
         self.sessions = 0  # WebSockets open now
         self.state: dict[str, Any] = {}
         self._drain_event = asyncio.Event()
-        self._lifespan = (
-            Lifespan(app, self.config.lifespan, self._drain_event) if interface is Interface.ASGI else None
-        )
+        self._lifespan = Lifespan(app, self.config.lifespan, self._drain_event) if interface is Interface.ASGI else None
         self._drained: asyncio.Future[None] | None = None
         self._give_back: Callable[[socket.socket, int], bool] | None = None
         self._readers: list[RequestReader] = []
@@ -161,7 +159,11 @@ class HttpService:
     _tls_tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012 - tasks of all services, held until they end
 
     async def _adopt_tls(
-        self, make: Callable[[], Any], sock: socket.socket, context: ssl.SSLContext, on_closed: Callable[[], None] | None
+        self,
+        make: Callable[[], Any],
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        on_closed: Callable[[], None] | None,
     ) -> None:
         try:
             await self.loop.connect_accepted_socket(
