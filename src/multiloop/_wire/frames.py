@@ -118,19 +118,18 @@ class Decoder:
             self._filling = None
             view = view[taken:]
         partial = self._partial
-        if partial:
+        while partial and view:
             # Only as much as is needed is appended, so that what follows is not copied through here.
-            while view and len(partial) < self._need:
-                missing = self._need - len(partial)
-                partial += view[:missing]
-                view = view[missing:]
-                if len(partial) < self._need:
-                    return frames
-                whole = bytes(partial)
-                partial.clear()
-                self._decode(memoryview(whole), frames)
-            if self._is_filling:
-                return frames + self.feed(view) if view else frames
+            missing = self._need - len(partial)
+            partial += view[:missing]
+            view = view[missing:]
+            if len(partial) < self._need:
+                return frames
+            whole = bytes(partial)
+            partial.clear()
+            self._decode(memoryview(whole), frames)
+        if self._is_filling and view:
+            return frames + self.feed(view)
         if view and not self.failed:
             self._decode(view, frames)
         return frames if frames else self._none_or_raise()
