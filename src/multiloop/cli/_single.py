@@ -1,0 +1,135 @@
+"""`--workers 0`: the application served in this process, without the cluster.
+
+What lives here: listening, accepting and ending, on one loop. What must not: workers, supervision, reloading.
+
+For debuggers (a breakpoint stops the server, nobody replaces it), and for systems that cannot pass sockets between
+processes (Windows). SIGINT or SIGTERM end it gracefully, a second one at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import time
+from typing import Any
+
+from .. import logs
+from ..cluster._listeners import Listener, close_listeners, open_listeners
+from ..cluster._settings import ServeSettings
+from ..http._service import HttpService
+from ..http._target import Interface
+from ..loop import loop_factory
+from ._application import NEVER_READY, load_application
+
+log = logging.getLogger("multiloop.cli")
+
+_NO_DESCRIPTOR_PAUSE_S = 0.1  # without a free descriptor accepting pauses, or it would spin
+
+
+def serve(settings: ServeSettings) -> int:
+    """Serve until told to stop; return the exit code. Raises ConfigError for every mistake."""
+    logs.configure(settings.logs)
+    listeners = open_listeners(settings.listen)
+    try:
+        loaded = load_application(settings)
+        if loaded is None:
+            return NEVER_READY
+        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
+            return runner.run(_Single(settings, listeners, *loaded).live())
+    finally:
+        close_listeners(listeners)
+
+
+class _Single:
+    def __init__(self, settings: ServeSettings, listeners: list[Listener], app: Any, interface: Interface) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._app = app
+        self._interface = interface
+        self._said_full_at = 0.0
+
+    async def live(self) -> int:
+        settings = self._settings
+        service = HttpService(
+            self._app,
+            self._interface,
+            settings.http,
+            tls=settings.tls,
+            listeners=tuple(listener.name for listener in self._listeners),
+        )
+        try:
+            await service.start()
+        except Exception as error:
+            log.error("%s did not start: %s", settings.target.name, error, exc_info=error)
+            return NEVER_READY
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        signals = self._take_signals()
+        accepting = [asyncio.create_task(self._accept(service, i)) for i in range(len(self._listeners))]
+        scheme = "https" if settings.tls is not None else "http"
+        where = ", ".join(listener.url(scheme) for listener in self._listeners)
+        log.info("serving %s (%s) on %s, in this process", settings.target.name, self._interface.value, where)
+        try:
+            await self._stop.wait()
+        finally:
+            for task in accepting:
+                task.cancel()
+            await asyncio.gather(*accepting, return_exceptions=True)
+            close_listeners(self._listeners)
+            await self._end(service)
+            signals.close()
+        return 0
+
+    async def _accept(self, service: HttpService, index: int) -> None:
+        loop = asyncio.get_running_loop()
+        listening = self._listeners[index].sock
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._say_full(error)
+                    await asyncio.sleep(_NO_DESCRIPTOR_PAUSE_S)
+                continue  # the client was gone before it was accepted
+            service.adopt(sock, listener=index)
+
+    def _say_full(self, error: OSError) -> None:
+        if (now := time.monotonic()) - self._said_full_at >= 1.0:
+            self._said_full_at = now
+            log.warning("cannot accept connections for now: %s", error.strerror)
+
+    async def _end(self, service: HttpService) -> None:
+        """Finish what was begun, for as long as --grace allows and nobody says again that it shall end."""
+        service.begin_drain(None)
+        waits = [asyncio.create_task(service.drained()), asyncio.create_task(self._stop_now.wait())]
+        _, pending = await asyncio.wait(
+            waits, timeout=self._settings.supervisor.grace, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        service.close_now()
+        await service.stop()
+
+    def _take_signals(self) -> contextlib.ExitStack:
+        loop = asyncio.get_running_loop()
+        restore = contextlib.ExitStack()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._signalled)
+                restore.callback(loop.remove_signal_handler, number)
+            except NotImplementedError:  # Windows
+                before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._signalled))
+                restore.callback(signal.signal, number, before)
+        if hasattr(signal, "SIGUSR1"):
+            loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
+            restore.callback(loop.remove_signal_handler, signal.SIGUSR1)
+        return restore
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
