@@ -124,6 +124,8 @@ class Channel(Handle, asyncio.BufferedProtocol):
     def send(self, value: Any, *, descriptors: Sequence[int] = ()) -> bool:
         """Send a value. True: go on; False: above the high-water mark (`await drain()`), or closed.
 
+        The mark is `high_water_bytes`, and for descriptors those that have not arrived yet.
+
         The value is taken as it is now. Descriptors are duplicated: the caller may close its own at once.
 
         Raises:
@@ -175,12 +177,12 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if transport is not None and not self._outbox and not self._paused_by_transport and size <= _SLICE_BYTES:
             for piece in pieces:
                 transport.write(piece)
-            return True
+            return not ids or self._descriptors.has_room
         for piece in pieces:
             self._outbox.append(memoryview(piece))
             self._outbox_bytes += len(piece)
         self._fill_transport()
-        return self.buffered_bytes <= self.high_water_bytes
+        return self.buffered_bytes <= self.high_water_bytes and self._descriptors.has_room
 
     @property
     def buffered_bytes(self) -> int:
@@ -230,7 +232,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         return self._descriptors.recall(peer_end)
 
     def _is_drained(self) -> bool:
-        return self.closed or (not self._outbox and not self._paused_by_transport)
+        return self.closed or (not self._outbox and not self._paused_by_transport and self._descriptors.has_room)
 
     def _wake_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -319,8 +321,11 @@ class Channel(Handle, asyncio.BufferedProtocol):
         """Deliver nothing until `resume_reading()`; the peer feels it as backpressure."""
         if not self._paused_by_user and not self._closing:
             self._paused_by_user = True
-            if self._transport is not None:
-                self._transport.pause_reading()
+            self._pause_transport()
+
+    def _pause_transport(self) -> None:
+        if self._paused_by_user and self._transport is not None:
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on delivering, first what had already arrived."""
@@ -349,8 +354,8 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._transport.close()
 
     def _descriptors_settled(self) -> None:
-        if self._waiting and not self._descriptors.unacknowledged:
-            self._wake_waiting()
+        if self._waiting and self._descriptors.has_room:
+            self._wake_waiting()  # both drain() and acknowledged() look again
         if self._closing and not self.closed:
             self._finish_closing()
 
@@ -392,7 +397,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=_SLICE_BYTES, low=_SLICE_BYTES // 4)
         if self._paused_by_user:
-            transport.pause_reading()
+            self._hub.loop.call_soon(self._pause_transport)  # uvloop starts reading after this returns
         if self._aborting:
             transport.abort()
         else:

@@ -174,6 +174,10 @@ class DescriptorHalf:
         return self._next_id - 1
 
     @property
+    def has_room(self) -> bool:
+        return len(self._held) <= DESCRIPTORS_IN_FLIGHT // 4
+
+    @property
     def unacknowledged(self) -> int:
         return len(self._held)
 

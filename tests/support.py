@@ -1,0 +1,58 @@
+"""Helpers that several test modules share: small, without state of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import multiloop
+
+LOOPS = ("uvloop", "asyncio")
+SOURCE = Path(multiloop.__file__).parents[1]
+
+
+multiloop.run(lambda: None)  # the first loop of a process opens a pipe that stays (libuv's signals)
+
+
+def open_descriptors() -> set[str]:
+    """The descriptors of this process, each with what it leads to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{name} {os.readlink(f'/proc/self/fd/{name}')}")
+        except OSError:
+            continue  # the one that lists
+    return found
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Let the loop run until a condition holds; fail after a while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """The same outside a loop."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.005)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """An environment in which a child finds this multiloop."""
+    path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def start_python(code: str, *args: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Start a Python child that runs `code`."""
+    return subprocess.Popen([sys.executable, "-c", code, *args], env=environment(), pass_fds=pass_fds)
