@@ -10,8 +10,15 @@ from __future__ import annotations
 OFFLOAD_THREADS = 4  # threads for blocking calls; Node's UV_THREADPOOL_SIZE default. MULTILOOP_THREADS overrides.
 OFFLOAD_MAX_THREADS = 64  # stalled threads stop counting and are replaced up to this many in all.
 OFFLOAD_STALL_S = 0.001  # a thread inside one call for longer is stalled (prototype: nobody waits behind it).
+OFFLOAD_BUSY_STALL_S = 0.05  # the same while the process is busy: ten switch intervals, enough to get the lock.
 BLOCKED_LOOP_S = 0.1  # a tick later than this is reported; asyncio's slow_callback_duration is the same.
 MAX_LISTENERS = 10  # listeners of one event before the warning; Node's defaultMaxListeners.
+
+# --- net ------------------------------------------------------------------------------------------------------------
+SOCKET_HIGH_WATER_BYTES = 64 * 1024  # what waits in a socket, each way, before it says stop; Node's 64 KiB.
+HAPPY_EYEBALLS_DELAY_S = 0.25  # head start of an address before the next is tried; RFC 8305 and Node 250 ms.
+ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
+ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left.
 
 # --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
 FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.
@@ -64,6 +71,19 @@ RESTART_WINDOW_S = 30.0
 RESTART_DELAY_FIRST_S = 0.1
 RESTART_DELAY_MAX_S = 10.0
 RESTART_JITTER = 0.2
+RESTART_RATE_S = 1.0  # replacements per second after deaths of ready workers, once a burst is used up.
+RESTART_BURST = 5  # deaths of ready workers answered at once, besides one for each worker.
+DRAIN_KILL_MARGIN_S = 1.0  # what a worker may take beyond its grace to end the lifespan and leave.
+FAST_STOP_S = 1.0  # the second signal: workers cut their connections and have this long to leave.
+TICK_S = 0.1  # how often the supervisor looks at heartbeats and deadlines.
+STALLED_S = 0.5  # ticks this far apart mean that the primary itself was stopped: nobody is blamed for silence.
+MAX_OLD_GENERATIONS = 2  # that may still drain when a reload begins; older ones are cut.
+MAX_WORKERS = 1024
+ACCEPT_BATCH = 64  # connections accepted in one turn of the loop.
+ACCEPT_RETRY_S = 0.1  # pause of accepting when there are no descriptors left.
+ACK_DELAY_S = 0.002  # a worker gathers acknowledgements for this long, or up to half its credit.
+REPORT_INTERVAL_S = 1.0  # a worker's statistics.
+STACK_WAIT_S = 0.15  # for a worker's signal handler to write its stack before it is killed.
 
 # --- channels between processes -----------------------------------------------------------------------------------
 CHANNEL_HIGH_WATER_BYTES = 1024 * 1024
@@ -73,6 +93,17 @@ DESCRIPTORS_IN_FLIGHT = 256  # passed and not acknowledged, for one channel; the
 DESCRIPTOR_ATTEMPTS = 4  # the first and 3 more, as Node's child_process retransmits.
 DESCRIPTOR_RETRY_S = 0.05  # before the first retransmission, doubled each time: a full table needs time to empty.
 CHANNEL_CLOSE_S = 1.0  # how long a closing channel waits for the acknowledgement of descriptors.
+
+# --- worker threads -----------------------------------------------------------------------------------------------
+ATOMICS_SLICE_S = 0.25  # Atomics.wait sleeps at most this long before it looks whether the others are alive.
+ATOMICS_STALE_S = 2.0  # a waiter that did not look for so long was killed (or stopped): it is passed over.
+TERMINATE_S = 1.0  # what terminate() allows an interpreter or a thread before it is reported as stuck.
+INTERRUPT_INTERVAL_S = 0.05  # between two attempts at interrupting it: an `except` clause may have swallowed one.
+LINGER_S = 1.0  # how long the end of a worker waits for the reader of a port with messages that were not taken.
+STDIO_HIGH_WATER_BYTES = 16 * 1024 * 1024  # captured output that nobody reads; above it the worker's prints wait.
+PORT_QUEUE_MESSAGES = 64  # messages waiting for `async for` before the port stops reading from its socket.
+MAX_MESSAGE_DESCRIPTORS = 250  # ports and shared buffers in one message; the kernel takes 253 (SCM_MAX_FD).
+PROBE_TIMEOUT_S = 10.0  # trying whether packages load in an interpreter; in doubt it is a process.
 
 # --- logs ---------------------------------------------------------------------------------------------------------
 MAX_LOG_QUEUE_RECORDS = 10_000  # records waiting for a destination that takes nothing; dropped and counted above.

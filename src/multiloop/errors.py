@@ -72,6 +72,10 @@ class NotSendable(UsageError, pickle.PicklingError, TypeError):
         self.part = part
 
 
+class TransferError(UsageError):
+    """A `transfer_list` cannot be honoured as written. Nothing was sent, and nothing of the list was detached."""
+
+
 class PeerError(MultiloopError):
     """The other end of a connection, a child or an application did what it must not."""
 
@@ -82,6 +86,53 @@ class ChannelClosed(PeerError):
 
 class FrameError(PeerError):
     """Bytes on a channel between processes are not a frame: the two ends differ in version, or something else wrote."""
+
+
+class WorkerDied(PeerError):
+    """A worker ended without being asked to: killed by a signal (`signal` is its name), or by an exit of its process.
+
+    `exit_code` is what its process ended with, None when a signal killed it.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None, signal: str | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.signal = signal
+
+
+class WorkerStuck(PeerError):
+    """A worker in this process does not stop: it is inside C code, or handles every exception. It is left behind.
+
+    It goes on using its core and memory until that code returns or the process ends; `stack` is where it is. What must
+    be stoppable needs `kind="process"`.
+    """
+
+    def __init__(self, message: str, *, stack: str = "") -> None:
+        super().__init__(message)
+        self.stack = stack
+
+
+class PeerDied(PeerError):
+    """Everybody else who had a SharedBuffer open is gone, at least one of them by dying: nobody will ever notify."""
+
+
+class LockStolen(PeerError):
+    """Somebody took the lock with `steal=True` while this one held it: what it protects may have changed."""
+
+
+class RemoteError(PeerError):
+    """An exception of a worker that cannot be rebuilt here: its class cannot be pickled or imported.
+
+    `type_name` is the class's full name; the worker's own traceback is the cause.
+    """
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(f"{type_name}: {text}" if text else type_name)
+        self.type_name = type_name
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str]]:
+        return type(self), (self.type_name, self.text)
 
 
 class LimitError(MultiloopError):
