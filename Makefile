@@ -1,0 +1,65 @@
+# make serve   the demo, on all cores          make test      the fast tests
+# make lint    ruff, mypy, import rules        make test-all  every test that runs here
+#
+# Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=9000 and PYTHON=python3.13
+# choose another port or interpreter; ARGS="-k name" goes to pytest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first interpreter that is new enough: a plain python3 may be older than one beside it.
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c "$(NEW_ENOUGH)" 2>/dev/null && echo "$$p" && break; done)
+
+# A group of dependencies in pyproject.toml, one a line: old pips cannot read groups.
+GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")
+# 8000 if nobody has it, else a free one.
+FREE_PORT = import socket; busy = not socket.socket().connect_ex(("127.0.0.1", 8000)); \
+	print(socket.create_server(("127.0.0.1", 0 if busy else 8000)).getsockname()[1])
+
+.PHONY: help serve test test-all lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+
+serve: $(VENV)/installed
+	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)')}; \
+	echo "the demo: http://127.0.0.1:$$port/"; \
+	exec $(BIN)/multiloop serve app:app --app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto
+
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -q -m "not slow and not browser and not faults" $(ARGS)
+
+test-all: $(VENV)/installed-test
+	@$(BIN)/python -m pytest -q -m "not faults" $(ARGS)
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Stamps: what is installed is installed again only when pyproject.toml says something new.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python of at least 3.11 found: install one, or say make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" -c "$(NEW_ENOUGH)" 2>/dev/null || { echo "$(PYTHON) is older than Python 3.11"; exit 1; }
+	@echo "making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV) || { echo "python -m venv failed (Debian and Ubuntu: apt install python3-venv)"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/installed: pyproject.toml $(wildcard setup.py) | $(BIN)/python
+	@echo "installing multiloop into $(VENV)"
+	@$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(VENV)/installed-test $(VENV)/installed-lint: $(VENV)/installed-%: $(VENV)/installed
+	@echo "installing what make $* needs"
+	@$(BIN)/python -c '$(GROUP)' $* > $(VENV)/$*.txt
+	@$(BIN)/python -m pip install -q -r $(VENV)/$*.txt
+	@touch $@
