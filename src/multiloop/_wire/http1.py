@@ -27,7 +27,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#@]*)((?:[/?][!-\"$-~]*)?)", re.IGNORECA
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-class BadRequest(Exception):  # noqa: N818 - the name of the status
+class BadRequest(Exception):
     """A request that must not reach the application: the status to answer with, and why (for the log)."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -78,11 +78,12 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
 class RequestHead(NamedTuple):
     """What the special fields of a request say, after they were found to agree."""
 
-    host: bytes | None
     chunked: bool
     length: int  # -1: no body announced, or chunked
     expect_continue: bool
 
+
+NO_BODY: Final = RequestHead(chunked=False, length=-1, expect_continue=False)
 
 SPECIAL_REQUEST_FIELDS: Final = frozenset((b"host", b"transfer-encoding", b"content-length", b"expect"))
 
@@ -93,6 +94,8 @@ def check_request(version: str, special: Fields) -> RequestHead:
     Raises BadRequest: 400 for a missing, doubled or malformed Host, codings in HTTP/1.0 or lengths beside them; 417 for
     an expectation other than 100-continue; 501 for a coding other than chunked; 505 for another version.
     """
+    if version == "1.1" and len(special) == 1 and special[0][0] == b"host" and _hosts_seen.get(special[0][1]):
+        return NO_BODY  # what nearly every GET looks like
     if version != "1.1" and version != "1.0":
         raise BadRequest(505, f"HTTP/{version} is not spoken here")
     host: bytes | None = None
@@ -131,7 +134,7 @@ def check_request(version: str, special: Fields) -> RequestHead:
         if coding.lower() != b"chunked":
             known = all(_TOKEN.fullmatch(part.strip(b" \t")) for part in coding.split(b","))
             raise BadRequest(501 if known else 400, "a transfer coding other than chunked")
-    return RequestHead(host, coding is not None, length, expect)
+    return RequestHead(coding is not None, length, expect)
 
 
 def status_of_parser_error(kind: str, reason: str, first_bytes: bytes) -> int:

@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING
 import httptools
 
 from .._limits import MAX_CHUNK_OVERHEAD_BYTES, MAX_TRAILER_BYTES
-from .._wire.http1 import METHOD_NAMES, SPECIAL_REQUEST_FIELDS, BadRequest, Fields, check_request, split_target
+from .._wire.http1 import (
+    METHOD_NAMES,
+    NO_BODY,
+    SPECIAL_REQUEST_FIELDS,
+    BadRequest,
+    Fields,
+    check_request,
+    split_target,
+)
 
 if TYPE_CHECKING:
+    from ._config import HttpConfig
     from ._connection import Connection
     from ._exchange import Exchange
 
@@ -26,13 +35,14 @@ _PER_CHUNK_BYTES = 16  # a size line of up to twelve digits and two line ends
 class RequestReader:
     """Collects what the parser reports and makes an exchange of each request head."""
 
-    __slots__ = ("body_bytes", "chunks", "connection", "exchange", "fed_bytes", "headers", "in_body", "in_message",
+    __slots__ = ("body_bytes", "chunks", "config", "connection", "exchange", "fed_bytes", "headers", "in_body", "in_message",
                  "left_bytes", "parser", "refused", "special", "target", "trailer_bytes")  # fmt: skip
 
     connection: Connection
     exchange: Exchange | None
 
-    def __init__(self) -> None:
+    def __init__(self, config: HttpConfig) -> None:
+        self.config = config
         self.parser = httptools.HttpRequestParser(self)
         self.in_message = False
         self.in_body = False
@@ -72,24 +82,23 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         parser = self.parser
         connection = self.connection
+        headers = self.headers
         try:
-            if len(self.headers) > connection.config.max_header_count:
-                raise BadRequest(431, f"more than {connection.config.max_header_count} header fields")
+            if len(headers) > self.config.max_header_count:
+                raise BadRequest(431, f"more than {self.config.max_header_count} header fields")
             method = parser.get_method()
             version = parser.get_http_version()
             if self.fed_bytes:  # more than one slice: only then can a field be longer than a slice
-                self._check_head(connection.config.max_header_line, connection.config.max_header_size)
+                self._check_head(self.config.max_header_line, self.config.max_header_size)
             head = check_request(version, self.special)
-            if len(self.target) > connection.config.max_target_size:
+            if len(self.target) > self.config.max_target_size:
                 raise BadRequest(414, "the request target is too long")
             path, query, host = split_target(method, self.target)
-            limit = connection.config.max_body_size
-            if limit and head.length > limit:
-                raise BadRequest(413, f"a body of {head.length} bytes is over the limit of {limit}")
+            if head is not NO_BODY:
+                self._check_body(head.length)
         except BadRequest as refused:
             self.refused = refused
             raise
-        headers = self.headers
         if host is not None:
             headers = [(name, host if name == b"host" else value) for name, value in headers]
         made = connection.service.exchange_class(connection, METHOD_NAMES.get(method) or method.decode("ascii"))
@@ -98,14 +107,22 @@ class RequestReader:
         made.headers = headers
         made.http_version = version
         made.keep_alive = parser.should_keep_alive()
-        made.expect_continue = head.expect_continue
         self.exchange = made
         self.in_body = True
-        self.left_bytes = head.length
-        if head.chunked:
-            self.fed_bytes -= self._head_bytes()  # so that it counts the body alone, once the slice is counted
-        self.body_bytes = self.chunks = self.trailer_bytes = 0
+        if head is NO_BODY:
+            self.left_bytes = -1
+        else:
+            made.expect_continue = head.expect_continue
+            self.left_bytes = head.length
+            if head.chunked:
+                self.fed_bytes -= self._head_bytes()  # so that it counts the body alone, once the slice is counted
+            self.body_bytes = self.chunks = self.trailer_bytes = 0
         connection.queue_exchange(made)
+
+    def _check_body(self, length: int) -> None:
+        limit = self.config.max_body_size
+        if limit and length > limit:
+            raise BadRequest(413, f"a body of {length} bytes is over the limit of {limit}")
 
     def on_chunk_header(self) -> None:
         self.chunks += 1
@@ -116,7 +133,7 @@ class RequestReader:
             self.left_bytes -= len(body)
         exchange = self.exchange
         if exchange is not None:
-            limit = self.connection.config.max_body_size
+            limit = self.config.max_body_size
             if limit and self.body_bytes > limit:
                 self.refused = BadRequest(413, f"the body is over the limit of {limit} bytes")
                 raise self.refused
@@ -135,7 +152,7 @@ class RequestReader:
     def count_fed(self, size_bytes: int) -> None:
         """Count what was fed of an unfinished message. Raises BadRequest over a cap (cumulative, RFC 9112 7.1.1)."""
         self.fed_bytes += size_bytes
-        config = self.connection.config
+        config = self.config
         if not self.in_body:
             if self.fed_bytes > config.max_header_size + config.max_target_size:
                 long_target = len(self.target) > config.max_target_size or (not self.headers and not self.target)

@@ -254,7 +254,7 @@ class HttpService:
     # -- for connections -----------------------------------------------------------------------------------------------
     def borrow_reader(self, connection: Connection) -> RequestReader:
         """A reader for one message."""
-        reader = self._readers.pop() if self._readers else RequestReader()
+        reader = self._readers.pop() if self._readers else RequestReader(self.config)
         reader.connection = connection
         return reader
 
