@@ -428,6 +428,70 @@ def test_close_flushes_before_it_closes(loop, size):
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_two_ends_that_close_with_much_to_send_do_not_wait_for_each_other(loop):
+    async def main():
+        ends, other_ends = pair()
+        left, right = Inbox().channel(ends), Inbox().channel(other_ends)
+        for channel in (left, right):
+            channel.send(b"x" * 20_000_000)
+            channel.close()
+        await until(lambda: left.closed and right.closed)
+
+    multiloop.run(main, loop=loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_was_sent_leaves_before_the_program_ends_although_unrefd(loop):
+    child = """
+import sys
+import multiloop
+from multiloop.ipc import Channel, ChannelEnds
+
+async def main():
+    channel = Channel(ChannelEnds.from_fds(int(sys.argv[1]), int(sys.argv[2])), print, lambda: None)
+    channel.unref()
+    for size in (10, 5_000_000, 20):
+        channel.send(bytes(size))
+
+multiloop.run(main, loop=sys.argv[3])
+"""
+
+    async def main():
+        ends, child_ends = pair()
+        started = start_python(child, *map(str, child_ends.pass_fds()), loop, pass_fds=child_ends.pass_fds())
+        child_ends.close()
+        inbox = Inbox()
+        channel = inbox.channel(ends)
+        await until(lambda: channel.closed)
+        assert [len(message) for message in inbox.messages] == [10, 5_000_000, 20]
+        assert started.wait(10) == 0
+
+    multiloop.run(main, loop=loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_pausing_and_resuming_at_any_time_loses_nothing(loop):
+    async def test(left, right, left_inbox, right_inbox):
+        right.pause_reading()
+        right.resume_reading()
+        await asyncio.sleep(0)
+        right.resume_reading()
+        right.pause_reading()
+        right.pause_reading()
+        right.resume_reading()
+        for index in range(100):
+            left.send(index)
+            if index % 10 == 0:
+                right.pause_reading()
+                await asyncio.sleep(0)
+                right.resume_reading()
+        await until(lambda: len(right_inbox.messages) == 100)
+        assert right_inbox.messages == list(range(100))
+
+    with_two_ends(test, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_abort_at_once_leaves_nothing(loop):
     before = open_descriptors()
 

@@ -11,6 +11,7 @@ Guarantees
 * `send` raises only for a value that cannot travel. A closed or dead peer makes it return False.
 * Everything the peer sent before it went away is delivered before `on_close`.
 * An exception in a listener, or while unpickling, loses no other message.
+* What was sent keeps the program until it has left, also when the channel is unref'd.
 * Only slices of a large message are given to the transport, so that memory is bounded and the loop goes on between.
 """
 
@@ -31,6 +32,7 @@ from ._descriptors import LOST, URGENT_MAX_BYTES, DescriptorHalf
 from ._ends import ChannelEnds
 
 _SLICE_BYTES = 256 * 1024  # of a large piece, given to the transport at once; also the transport's own mark
+_LOW_BYTES = 64 * 1024
 _READ_BYTES = 128 * 1024
 
 OnMessage = Callable[[Any, tuple[int, ...]], Any]
@@ -55,11 +57,11 @@ class Channel(Handle, asyncio.BufferedProtocol):
         "_aborting",
         "_close_timer",
         "_closing",
-        "_connecting",
         "_decoder",
         "_descriptors",
         "_ends",
         "_inbox",
+        "_is_holding",
         "_max",
         "_on_close",
         "_on_error",
@@ -68,6 +70,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         "_outbox_bytes",
         "_paused_by_transport",
         "_paused_by_user",
+        "_peer_gone",
         "_scratch",
         "_transport",
         "_waiting",
@@ -110,15 +113,17 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._close_timer: asyncio.TimerHandle | None = None
         self._paused_by_transport = False
         self._paused_by_user = False
+        self._peer_gone = False
+        self._is_holding = False  # keeps the program although it is unref'd, until what was sent has left
         self._waiting: list[asyncio.Future[None]] = []
-        self._scratch = memoryview(bytearray(_READ_BYTES))
+        self._scratch = _scratch_of(of.loop)
         self._transport: asyncio.Transport | None = None
         self._opened(of)
         ends.stream.setblocking(False)
         self._descriptors = DescriptorHalf(
             of.loop, ends.descriptors, self._deliver, self._descriptors_settled, self._urgent_arrived
         )
-        self._connecting = _adopt(of.loop, lambda: self, ends.stream)
+        _attach(of.loop, lambda: self, ends.stream)
 
     # -- sending ---------------------------------------------------------------------------------------------------
     def send(self, value: Any, *, descriptors: Sequence[int] = ()) -> bool:
@@ -177,11 +182,15 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if transport is not None and not self._outbox and not self._paused_by_transport and size <= _SLICE_BYTES:
             for piece in pieces:
                 transport.write(piece)
+            if not self._counted:
+                self._hold()
             return not ids or self._descriptors.has_room
         for piece in pieces:
             self._outbox.append(memoryview(piece))
             self._outbox_bytes += len(piece)
         self._fill_transport()
+        if not self._counted:
+            self._hold()
         return self.buffered_bytes <= self.high_water_bytes and self._descriptors.has_room
 
     @property
@@ -208,28 +217,33 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if self._closing:
             self._finish_closing()
 
+    def _hold(self) -> None:
+        """Keep the program until what was sent has left, although this channel is unref'd."""
+        if not self._is_holding:
+            self._is_holding = True
+            self._hub.retain()
+            self._hub.loop.call_soon(self._release_when_sent)
+
+    def _release_when_sent(self) -> None:
+        if self._is_holding and (self.closed or self._has_sent_all()):
+            self._is_holding = False
+            self._hub.release()
+
+    def _has_sent_all(self) -> bool:
+        """Whether nothing waits any more. If not, `resume_writing` comes when the transport has nothing left."""
+        transport = self._transport
+        if transport is None or self._outbox or self._descriptors.outstanding:
+            return False
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(high=0)
+            return False
+        return True
+
     async def acknowledged(self) -> bool:
         """Wait until every descriptor sent so far has arrived or was given up. False: the channel closed before."""
         while self._descriptors.unacknowledged and not self.closed:
             await self._wait()
         return not self.closed
-
-    @property
-    def last_descriptor_id(self) -> int:
-        """The id of the descriptor that was sent last; ids count up by one, each direction from 1."""
-        return self._descriptors.last_id
-
-    def recall(self, peer_end: socket.socket) -> dict[int, int]:
-        """Take back the descriptors that the peer has not received yet: it hangs, and others could have them.
-
-        The kernel gives each descriptor to one receiver only. The peer gets the frames that named them with -1 instead.
-
-        Args:
-            peer_end: a duplicate of the `descriptors` socket of the peer's ends.
-
-        Returns: id → descriptor; the caller owns them.
-        """
-        return self._descriptors.recall(peer_end)
 
     def _is_drained(self) -> bool:
         return self.closed or (not self._outbox and not self._paused_by_transport and self._descriptors.has_room)
@@ -254,10 +268,12 @@ class Channel(Handle, asyncio.BufferedProtocol):
 
     # -- receiving -------------------------------------------------------------------------------------------------
     def get_buffer(self, sizehint: int) -> memoryview:
-        room = self._decoder.room()
+        room = None if self._closing else self._decoder.room()
         return self._scratch if room is None else room
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._closing:
+            return  # read and dropped: two ends that close with much to send would wait for each other
         try:
             if self._decoder.room() is None:
                 frames = self._decoder.feed(self._scratch[:nbytes])
@@ -288,9 +304,9 @@ class Channel(Handle, asyncio.BufferedProtocol):
         while inbox and not self._paused_by_user and not self._closing:
             frame = inbox[0]
             if frame.descriptors:
-                if not all(number in arrived for number in frame.descriptors):
+                if not self._peer_gone and not all(number in arrived for number in frame.descriptors):
                     return
-                frame = frame._replace(descriptors=tuple(arrived.pop(number) for number in frame.descriptors))
+                frame = frame._replace(descriptors=tuple(arrived.pop(number, LOST) for number in frame.descriptors))
             inbox.popleft()
             self._dispatch(frame)
 
@@ -350,7 +366,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._finish_closing()
 
     def _finish_closing(self) -> None:
-        if not self._outbox and not self._descriptors.outstanding and self._transport is not None:
+        if self._transport is not None and self._has_sent_all():
             self._transport.close()
 
     def _descriptors_settled(self) -> None:
@@ -358,6 +374,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._wake_waiting()  # both drain() and acknowledged() look again
         if self._closing and not self.closed:
             self._finish_closing()
+        self._release_when_sent()
 
     def abort(self) -> None:
         """Close at once and drop what was not sent. `on_close` follows."""
@@ -389,13 +406,14 @@ class Channel(Handle, asyncio.BufferedProtocol):
             if not count:
                 break
             self.buffer_updated(count)
+        self._peer_gone = True
         self._descriptors.read()
         self._deliver()
 
     # -- asyncio's protocol ----------------------------------------------------------------------------------------
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(high=_SLICE_BYTES, low=_SLICE_BYTES // 4)
+        transport.set_write_buffer_limits(high=_SLICE_BYTES, low=_LOW_BYTES)
         if self._paused_by_user:
             self._hub.loop.call_soon(self._pause_transport)  # uvloop starts reading after this returns
         if self._aborting:
@@ -408,7 +426,10 @@ class Channel(Handle, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._paused_by_transport = False
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=_SLICE_BYTES, low=_LOW_BYTES)  # _has_sent_all lowered them
         self._fill_transport()
+        self._release_when_sent()
 
     def eof_received(self) -> bool:
         return False
@@ -429,8 +450,11 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._close_timer.cancel()
         self._wake_waiting()
         self._transport = None
-        self._hub.call(self._on_close)
-        self._ended()
+        self._release_when_sent()
+        try:
+            self._hub.call(self._on_close)
+        finally:
+            self._ended()
 
     def _shutdown(self) -> None:
         self.abort()
@@ -443,21 +467,25 @@ def _close_all(descriptors: Any) -> None:
             os.close(descriptor)
 
 
-class _adopt:  # noqa: N801
+def _scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the memory into which all channels of this loop read: it is empty again before the next one reads."""
+    try:
+        return loop._multiloop_scratch  # type: ignore[attr-defined,no-any-return]
+    except AttributeError:
+        made = loop._multiloop_scratch = memoryview(bytearray(_READ_BYTES))  # type: ignore[attr-defined]
+        return made
+
+
+def _attach(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> None:
     """Make a transport for a connected socket at once: the first step of the coroutine does it, no task is needed."""
+    coroutine = cast(Coroutine[Any, Any, Any], loop.connect_accepted_socket(factory, sock))
+    waiter = coroutine.send(None)
+    waiter._asyncio_future_blocking = False
 
-    __slots__ = ("_coroutine",)
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket
-    ) -> None:
-        self._coroutine = cast(Coroutine[Any, Any, Any], loop.connect_accepted_socket(factory, sock))
-        waiter = self._coroutine.send(None)
-        waiter._asyncio_future_blocking = False
-        waiter.add_done_callback(self._end)
-
-    def _end(self, waiter: asyncio.Future[Any]) -> None:
+    def end(waiter: asyncio.Future[Any]) -> None:
         try:
-            self._coroutine.send(None)
+            coroutine.send(None)
         except StopIteration:
             pass
+
+    waiter.add_done_callback(end)

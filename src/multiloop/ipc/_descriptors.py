@@ -170,45 +170,12 @@ class DescriptorHalf:
         self._on_settled()
 
     @property
-    def last_id(self) -> int:
-        return self._next_id - 1
-
-    @property
     def has_room(self) -> bool:
         return len(self._held) <= DESCRIPTORS_IN_FLIGHT // 4
 
     @property
     def unacknowledged(self) -> int:
         return len(self._held)
-
-    def recall(self, peer: socket.socket) -> dict[int, int]:
-        """Take back what the other end has not received, from a duplicate of its socket; returns id → descriptor."""
-        taken: dict[int, int] = {}
-        others: list[bytes] = []
-        while True:
-            try:
-                record, ancillary, _, _ = peer.recvmsg(_RECORD_BYTES, _CMSG_BYTES, _RECEIVE_FLAGS)
-            except OSError:
-                break
-            if not record:
-                break
-            if record[:1] != _GIVE:
-                others.append(record)
-                continue
-            ids = struct.unpack(f"<{len(record) // 8}Q", record[1:])
-            taken.update(zip(ids, received_descriptors(ancillary), strict=False))
-            self._unsent.extendleft(number for number in ids if number not in taken)  # over our own limit
-        while self._unsent:
-            number = self._unsent.popleft()
-            taken[number] = self._held.pop(number)
-        self._records.extendleft(reversed(others))
-        recalled = list(taken)
-        for start in range(0, len(recalled), _BATCH):
-            self._records.append(_pack(_GONE, recalled[start : start + _BATCH]))
-        self._acknowledged(recalled)
-        if not self._writing:
-            self._flush()
-        return taken
 
     # -- receiving -------------------------------------------------------------------------------------------------
     def read(self) -> None:
