@@ -118,6 +118,8 @@ class Sink:
         with self._lock:
             if not self._items and not self._busy:
                 return True
+            if self._closing:  # it had its time
+                return False
         done = threading.Event()
         self._signal(done)
         return done.wait(timeout_s)
@@ -182,9 +184,9 @@ class Sink:
                 item.set()
             else:
                 self._call(item)
-        if lost:
-            lines.append(self._lost_line(lost))
         self._write_lines(lines)
+        if lost and not self._write([self._lost_line(lost).encode("utf-8", "backslashreplace") + b"\n"]):
+            self._lost_unsaid += lost
         self._busy = False
 
     def _call(self, deferred: _Deferred) -> None:
@@ -201,14 +203,21 @@ class Sink:
         for line in lines:
             data = line.encode("utf-8", "backslashreplace") + b"\n"
             if chunk and size + len(data) > self._chunk_bytes:
-                self._write(chunk)
+                self._count(len(chunk), self._write(chunk))
                 chunk, size = [], 0
             chunk.append(data)
             size += len(data)
         if chunk:
-            self._write(chunk)
+            self._count(len(chunk), self._write(chunk))
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _count(self, records: int, written: bool) -> None:
+        if written:
+            self.written += records
+        else:
+            self.dropped += records
+            self._lost_unsaid += records
+
+    def _write(self, lines: list[bytes]) -> bool:
         left = memoryview(b"".join(lines) if not self._midline else b"\n" + b"".join(lines))
         total = len(left)
         while left:
@@ -224,10 +233,7 @@ class Sink:
             self._midline = False
         if left:
             self._midline = len(left) < total
-            self.dropped += len(lines)
-            self._lost_unsaid += len(lines)
-        else:
-            self.written += len(lines)
+        return not left
 
     def _reopen_now(self) -> None:
         try:

@@ -113,6 +113,20 @@ class _DeferredHandler(logging.Handler):
                 handler.flush()
 
 
+class _WarningsHandler(logging.Handler):
+    """Takes Python's warnings when nobody else does: logging gives their logger a handler that swallows them."""
+
+    def __init__(self, to: logging.Handler) -> None:
+        super().__init__()
+        self._to = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            record.msg, _, record.detail = record.getMessage().rstrip().partition("\n")
+            record.args = None
+            self._to.emit(record)
+
+
 # --- the process's set-up -----------------------------------------------------------------------------------------
 _sink: Sink | None = None
 _settings = LogSettings()
@@ -140,6 +154,7 @@ def configure(settings: LogSettings, *, worker: int | str | None = None) -> None
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
     _sink, _handler = sink, _SinkHandler(sink, formatter)
     logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers[:] = [_WarningsHandler(_handler)]
     if settings.config is not None:
         _use_config(settings.config, sink)
     else:
