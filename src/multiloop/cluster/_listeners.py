@@ -26,10 +26,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from ._exit_codes import ExitCode
 from ._settings import ListenAddress
 
-EXIT_LISTEN = int(ExitCode.CANNOT_LISTEN)
+EXIT_LISTEN = 6  # an address cannot be listened on
 _FIRST_ACTIVATED_FD = 3  # systemd's SD_LISTEN_FDS_START
 _PATH_LIMIT = 107 if sys.platform == "linux" else 103  # bytes that fit into sockaddr_un, without its NUL
 _LIVE_CHECK_S = 1.0  # how long a Unix socket may take to answer whether somebody listens
