@@ -144,17 +144,14 @@ flag = Kind("", _flag, is_flag=True)
 
 
 def listing(metavar: str, item: Kind | None = None) -> Kind:
-    """Several values: the flag is repeated, text is separated by commas, TOML has an array."""
+    """Several values: the flag is repeated, or text is separated by commas, or TOML has an array."""
+    read_item = item.read if item is not None else _text
 
     def read(value: Any) -> tuple[Any, ...]:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            items = [items]
         found: list[Any] = []
-        for one in items:
-            one = one.strip() if isinstance(one, str) else one
-            if one != "":
-                found.append((item.read if item else _text)(one))
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            parts = [part.strip() for part in one.split(",")] if isinstance(one, str) else [one]
+            found += [read_item(part) for part in parts if part != ""]
         return tuple(found)
 
     return Kind(metavar, read, lambda value: json.dumps(list(value)), is_list=True)
