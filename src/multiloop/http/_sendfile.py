@@ -41,24 +41,27 @@ async def send_file(exchange: Exchange, path: Any, offset: int = 0, count: int |
     """
     descriptor, size = await offload(_open, os.fspath(path))
     try:
-        length = size - offset if count is None else count
-        if exchange._left_bytes < 0:
-            exchange._left_bytes = length
-            exchange._head.append(b"content-length: %d\r\n" % length)
-        connection = exchange.connection
-        if exchange._no_body or not length:
-            exchange.send_body(b"", False)
-            return
-        if connection.listener.is_tls or not hasattr(os, "sendfile"):
-            await _send_chunks(exchange, descriptor, offset, length)
-            return
-        exchange.send_body(b"", True)  # the head
-        sent = await _send_by_kernel(exchange, descriptor, offset, length)
-        exchange._left_bytes -= sent
-        exchange.sent_bytes += sent
-        exchange.send_body(b"", False)
+        await send_descriptor(exchange, descriptor, offset, size - offset if count is None else count)
     finally:
         os.close(descriptor)
+
+
+async def send_descriptor(exchange: Exchange, descriptor: int, offset: int, count: int) -> None:
+    """Send `count` bytes of an open regular file as the whole body, as `send_file`; the caller closes it."""
+    if exchange._left_bytes < 0:
+        exchange._left_bytes = count
+        exchange._head.append(b"content-length: %d\r\n" % count)
+    if exchange._no_body or not count:
+        exchange.send_body(b"", False)
+        return
+    if exchange.connection.listener.is_tls or not hasattr(os, "sendfile"):
+        await _send_chunks(exchange, descriptor, offset, count)
+        return
+    exchange.send_body(b"", True)  # the head
+    sent = await _send_by_kernel(exchange, descriptor, offset, count)
+    exchange._left_bytes -= sent
+    exchange.sent_bytes += sent
+    exchange.send_body(b"", False)
 
 
 async def _send_chunks(exchange: Exchange, descriptor: int, offset: int, length: int) -> None:
