@@ -55,6 +55,7 @@ WS_CLOSE_TIMEOUT_S = 5.0  # for the peer's half of the closing handshake.
 WSGI_THREADS = 8
 WSGI_QUEUE = 256  # requests waiting for a thread; 503 above.
 WSGI_SWITCH_INTERVAL_S = 0.001  # so that a computing view cannot hold the loop's thread for 5 ms a time.
+WSGI_CLOSE_S = 5.0  # how long the end of a worker waits for threads that are inside the application.
 
 # --- the cluster --------------------------------------------------------------------------------------------------
 BACKLOG = 511  # Node's default; the kernel's cap still holds.
