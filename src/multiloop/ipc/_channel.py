@@ -21,19 +21,19 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from .._limits import CHANNEL_CLOSE_S, CHANNEL_HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
 from .._wire.frames import MESSAGE, Decoder, Frame, dumps, encode, loads, snapshot
 from ..errors import FrameError, FrameTooLarge
 from ..loop import Handle, hub
-from ._descriptors import LOST, URGENT_MAX_BYTES, DescriptorHalf
+from ._attach import attach, scratch_of
+from ._descriptors import LOST, URGENT_MAX_BYTES, DescriptorHalf, close_all
 from ._ends import ChannelEnds
 
 _SLICE_BYTES = 256 * 1024  # of a large piece, given to the transport at once; also the transport's own mark
 _LOW_BYTES = 64 * 1024
-_READ_BYTES = 128 * 1024
 
 OnMessage = Callable[[Any, tuple[int, ...]], Any]
 
@@ -116,14 +116,14 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self._peer_gone = False
         self._is_holding = False  # keeps the program although it is unref'd, until what was sent has left
         self._waiting: list[asyncio.Future[None]] = []
-        self._scratch = _scratch_of(of.loop)
+        self._scratch = scratch_of(of.loop)
         self._transport: asyncio.Transport | None = None
         self._opened(of)
         ends.stream.setblocking(False)
         self._descriptors = DescriptorHalf(
             of.loop, ends.descriptors, self._deliver, self._descriptors_settled, self._urgent_arrived
         )
-        _attach(of.loop, lambda: self, ends.stream)
+        attach(of.loop, lambda: self, ends.stream)
 
     # -- sending ---------------------------------------------------------------------------------------------------
     def send(self, value: Any, *, descriptors: Sequence[int] = ()) -> bool:
@@ -314,7 +314,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if frame.kind != MESSAGE:
             handler = self.handlers.get(frame.kind)
             if handler is None:
-                _close_all(frame.descriptors)
+                close_all(frame.descriptors)
                 self._report(FrameError(f"channel {self.name!r}: nobody handles frames of kind {frame.kind}"))
             else:
                 self._hub.call(handler, frame)
@@ -322,7 +322,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         try:
             value = loads(frame.body, frame.buffers)
         except Exception as error:
-            _close_all(frame.descriptors)
+            close_all(frame.descriptors)
             self._report(error)
             return
         self._hub.call(self._on_message, value, frame.descriptors)
@@ -441,7 +441,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._drain_sockets()
         self._closing = self.closed = True
         for frame in self._inbox:
-            _close_all(self._descriptors.arrived.pop(number, LOST) for number in frame.descriptors)
+            close_all(self._descriptors.arrived.pop(number, LOST) for number in frame.descriptors)
         self._inbox.clear()
         self._outbox.clear()
         self._outbox_bytes = 0
@@ -459,33 +459,3 @@ class Channel(Handle, asyncio.BufferedProtocol):
     def _shutdown(self) -> None:
         self.abort()
         super()._shutdown()
-
-
-def _close_all(descriptors: Any) -> None:
-    for descriptor in descriptors:
-        if descriptor != LOST:
-            os.close(descriptor)
-
-
-def _scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
-    """Return the memory into which all channels of this loop read: it is empty again before the next one reads."""
-    try:
-        return loop._multiloop_scratch  # type: ignore[attr-defined,no-any-return]
-    except AttributeError:
-        made = loop._multiloop_scratch = memoryview(bytearray(_READ_BYTES))  # type: ignore[attr-defined]
-        return made
-
-
-def _attach(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> None:
-    """Make a transport for a connected socket at once: the first step of the coroutine does it, no task is needed."""
-    coroutine = cast(Coroutine[Any, Any, Any], loop.connect_accepted_socket(factory, sock))
-    waiter = coroutine.send(None)
-    waiter._asyncio_future_blocking = False
-
-    def end(waiter: asyncio.Future[Any]) -> None:
-        try:
-            coroutine.send(None)
-        except StopIteration:
-            pass
-
-    waiter.add_done_callback(end)

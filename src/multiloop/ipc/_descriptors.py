@@ -21,7 +21,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .._limits import DESCRIPTOR_ATTEMPTS, DESCRIPTOR_RETRY_S, DESCRIPTORS_IN_FLIGHT
 
@@ -295,3 +295,10 @@ def received_descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> list[in
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % found.itemsize])
     return list(found)
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close the descriptors of a frame, those that came."""
+    for descriptor in descriptors:
+        if descriptor != LOST:
+            os.close(descriptor)

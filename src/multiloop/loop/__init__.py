@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._hub import Handle as Handle
 from ._hub import Hub as Hub
 from ._hub import hub as hub
+from ._hub import on_new_hub as on_new_hub
 from ._hub import on_uncaught as on_uncaught
 from ._limit import Limiter as Limiter
 from ._limit import map_limited as map_limited

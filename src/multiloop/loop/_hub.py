@@ -18,11 +18,15 @@ import contextvars
 import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._completions import Completions
 
 Callback = Callable[..., Any]
 
 _uncaught_handler: Callable[[BaseException], Any] | None = None
+_on_new_hub: list[Callable[[Hub], None]] = []
 
 
 def on_uncaught(handler: Callable[[BaseException], Any] | None) -> Callable[[BaseException], Any] | None:
@@ -44,6 +48,7 @@ class Hub:
         "__weakref__",
         "_draining",
         "_tick_wakeup",
+        "completions",
         "fatal",
         "handles",
         "loop",
@@ -61,6 +66,7 @@ class Hub:
         self.ticks: deque[tuple[Callback, tuple[Any, ...], contextvars.Context]] = deque()
         self.on_idle: Callable[[], None] | None = None  # set by run: called when refs falls to 0
         self.fatal: Callable[[BaseException], None] | None = None  # set by run: ends the program
+        self.completions: Completions | None = None  # made by the offload on first use
         self._tick_wakeup = False
         self._draining = False
 
@@ -165,7 +171,14 @@ def hub() -> Hub:
         return loop._multiloop_hub  # type: ignore[attr-defined,no-any-return]
     except AttributeError:
         made = loop._multiloop_hub = Hub(loop)  # type: ignore[attr-defined]
+        for function in tuple(_on_new_hub):
+            function(made)
         return made
+
+
+def on_new_hub(function: Callable[[Hub], None]) -> None:
+    """Call `function` with each hub that is made from now on: for what waits for a loop to run (a child's channel)."""
+    _on_new_hub.append(function)
 
 
 class Handle:
