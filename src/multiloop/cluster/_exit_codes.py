@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ..http._target import EXIT_NO_TARGET, EXIT_NOT_AN_APP
+from ._listeners import EXIT_LISTEN
 
 
 class ExitCode(IntEnum):
@@ -19,6 +20,6 @@ class ExitCode(IntEnum):
     NEVER_READY = 3  # the application never became ready: its import or its lifespan failed, or it took too long
     NO_TARGET = EXIT_NO_TARGET  # 4: the module or attribute of the target does not exist
     NOT_AN_APP = EXIT_NOT_AN_APP  # 5: it exists and is not an application
-    CANNOT_LISTEN = 6  # the address is in use, not ours, or not permitted; or a Unix path belongs to somebody
+    CANNOT_LISTEN = EXIT_LISTEN  # 6: the address is in use, not ours or not permitted, or a Unix path is somebody's
     NO_SERVER = 7  # a control command found no running server at its socket
     COMMAND_FAILED = 8  # the running server refused a command or could not do it (a reload to broken code)

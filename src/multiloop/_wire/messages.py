@@ -1,0 +1,163 @@
+"""Every message between the primary and a worker, read by both ends.
+
+What lives here: the messages of the control channel (frozen types, pickled by `_wire.frames`) and the records of the
+handoff socket (packed bytes, because one travels for each connection). What must not: sockets, and what is done with
+a message.
+
+    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs
+                      worker → primary   Imported  Ready  Failed  Leaving  Report
+    handoff socket    primary → worker   CONNECTIONS (with descriptors)  TAKEN
+                      worker → primary   ACKS  RETURNED (with descriptors)
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+# --- the control channel ------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first message to a worker: who it is and what it serves."""
+
+    number: int  # 1, 2, 3, … never used twice
+    generation: int  # which code: reloads count it up
+    standby: bool  # import the application, then wait for Activate before its lifespan starts
+    settings: Any  # cluster._settings.ServeSettings
+    listeners: tuple[str, ...]  # what each listener is called, by index
+    families: tuple[int, ...]  # and its address family
+    factory: str  # "module:function" that makes the service
+    argv: tuple[str, ...]  # the primary's command line, for applications that look at it
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """To a standby worker: it is needed now; start the lifespan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Accept from the listening sockets that come with this message (policies reuse_port and shared)."""
+
+    indices: tuple[int, ...]  # the listener's index of each descriptor
+    batch: int  # connections to accept in one turn; few where others wait at the same socket
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more, finish what runs, leave."""
+
+    grace_s: float
+    give_back: bool  # idle kept connections may go back to the primary, for the next generation
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Open the log files anew (they were rotated)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A standby worker has imported the application."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The lifespan has started: connections may come."""
+
+    capacity: int  # connections that this worker's limit of descriptors leaves room for
+    description: str  # what is served, for the log
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The worker cannot become ready and leaves."""
+
+    reason: str  # one line
+    details: str = ""  # the traceback, when it is not the user's mistake in a setting
+    exit_code: int | None = None  # what the primary ends with when this happens at boot; None: never ready
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The worker drains because it was told so from outside (SIGTERM): deal to it no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """About once a second: what the worker has done and what it costs."""
+
+    rss_bytes: int
+    statistics: Any  # the service's own snapshot
+
+
+# --- the handoff socket -------------------------------------------------------------------------------------------
+CONNECTIONS = 1  # entries with one descriptor each, then their prefixes
+TAKEN = 2  # numbers: return id << 1 | 1 when its descriptor arrived, | 0 when it was lost on the way
+ACKS = 3  # numbers: connection id << 3 | flags
+RETURNED = 4  # entries with one descriptor each, their ids counted by the worker
+
+ADOPTED = 1  # the worker has it: its credit is free again
+RELEASED = 2  # its first byte was read, or it is closed: the primary's duplicate is not needed any more
+CLOSED = 4  # it is gone
+NOT_RECEIVED = 0  # no flag at all: the descriptor was lost on the way
+
+KEPT = 1  # flag of an entry: a kept connection that already had requests
+
+_HEAD = struct.Struct("<BxH4x")
+_ENTRY = struct.Struct("<QHHI")
+MAX_ENTRIES = 64  # in one record; the kernel takes at most 253 descriptors at once
+MAX_PREFIX_BYTES = 8 * 1024
+
+
+class Entry(NamedTuple):
+    """One connection in a record."""
+
+    id: int
+    listener: int
+    flags: int = 0
+    prefix: bytes = b""  # bytes that the primary has read already
+
+
+def pack_entries(kind: int, entries: Sequence[Entry]) -> bytes:
+    """Pack a CONNECTIONS or RETURNED record; the descriptors travel beside it, in the same order."""
+    pack = _ENTRY.pack
+    parts = [_HEAD.pack(kind, len(entries))]
+    parts += [pack(id_, listener, flags, len(prefix)) for id_, listener, flags, prefix in entries]
+    parts += [entry.prefix for entry in entries if entry.prefix]
+    return b"".join(parts)
+
+
+def unpack_entries(record: bytes | memoryview) -> list[Entry]:
+    """Turn a CONNECTIONS or RETURNED record back into its entries."""
+    count = _HEAD.unpack_from(record)[1]
+    position = _HEAD.size + count * _ENTRY.size
+    entries = []
+    for id_, listener, flags, size in _ENTRY.iter_unpack(record[_HEAD.size : position]):
+        if size:
+            entries.append(Entry(id_, listener, flags, bytes(record[position : position + size])))
+            position += size
+        else:
+            entries.append(Entry(id_, listener, flags))
+    return entries
+
+
+def pack_numbers(kind: int, numbers: Sequence[int]) -> bytes:
+    """Pack an ACKS or TAKEN record."""
+    return _HEAD.pack(kind, len(numbers)) + array("Q", numbers).tobytes()
+
+
+def unpack_numbers(record: bytes | memoryview) -> array[int]:
+    """Turn an ACKS or TAKEN record back into its numbers."""
+    numbers = array("Q")
+    numbers.frombytes(record[_HEAD.size :])
+    return numbers
+
+
+def kind_of(record: bytes | memoryview) -> int:
+    """Say which record this is."""
+    return record[0]

@@ -1,0 +1,252 @@
+"""The control socket: `multiloop status`, `reload`, `scale` and `stop` talk to a running primary through it.
+
+What lives here: `ControlServer` (in the primary) and `call` (in the command line). What must not: what a command does
+(`_primary`), how its answer looks to people (`cli`).
+
+One line of JSON each way: `{"command": "scale", "workers": 4}` ─▶ `{"ok": true, "result": {…}}` or
+`{"ok": false, "error": "one line"}`. A connection may carry several, one after the other.
+
+The socket is 0600 in a folder that is 0700 and ours, and the kernel is asked who connects: only the same user, or root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ..errors import ConfigError, PeerError
+from ._exit_codes import ExitCode
+from ._listeners import Listener, open_listeners
+from ._settings import ListenAddress
+
+log = logging.getLogger("multiloop.cluster")
+
+Handle = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+
+_MAX_LINE_BYTES = 64 * 1024
+_MAX_CONNECTIONS = 16
+_IDLE_S = 60.0  # a connection that asks nothing
+_ANSWER_S = 10.0  # how long `call` waits for an answer, where the command does not say otherwise
+_PEER = struct.Struct("3i")
+
+
+class CommandFailed(PeerError):
+    """The running server could not do what it was asked; the message says why."""
+
+
+# --- where --------------------------------------------------------------------------------------------------------
+def folder() -> str:
+    """Return the folder of this user's control sockets, made if it is missing.
+
+    Raises ConfigError when it belongs to somebody else or others may write in it.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    path = os.path.join(runtime, "multiloop") if runtime else _fallback()
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if runtime is None:
+            raise ConfigError(f"--control: cannot make {path!r}: {error.strerror}") from None
+        path = _fallback()  # XDG_RUNTIME_DIR points nowhere: that is common under sudo and in containers
+        os.makedirs(path, 0o700, exist_ok=True)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"--control: {path!r} is not a private folder of this user: choose a path, or remove it")
+    return path
+
+
+def _fallback() -> str:
+    return os.path.join(tempfile.gettempdir(), f"multiloop-{os.getuid()}")
+
+
+def default_path() -> str:
+    """Return where this process's control socket is, when nobody says otherwise."""
+    return os.path.join(folder(), f"{os.getpid()}.sock")
+
+
+def running() -> list[str]:
+    """Return the sockets of this user's servers that answer; those of dead servers are removed."""
+    where = folder()
+    found = []
+    for name in sorted(os.listdir(where)):
+        if name.endswith(".sock"):
+            path = os.path.join(where, name)
+            if _answers(path):
+                found.append(path)
+    return found
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            try:
+                os.unlink(path)  # in our own private folder: left behind by a server that was killed
+            except OSError:
+                pass
+            return False
+        except OSError:
+            return False
+        return True
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+def call(
+    path: str | None,
+    command: str,
+    *,
+    timeout_s: float | None = _ANSWER_S,
+    until_gone: bool = False,
+    **arguments: Any,
+) -> Any:
+    """Ask a running server; return the result of the command.
+
+    Args:
+        path: its control socket; None for the only server of this user that runs here.
+        timeout_s: how long to wait for the answer; None for as long as it takes (a reload may take long).
+        until_gone: after the answer wait until the server has ended.
+
+    Raises:
+        ConfigError: no server answers there, or several run and none was chosen (exit code NO_SERVER).
+        CommandFailed: the server refused, or failed; the message says why.
+    """
+    path = _the_only_one() if path is None else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise ConfigError(_why_not(path, error), exit_code=ExitCode.NO_SERVER) from None
+        connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        with connection.makefile("rb") as answers:
+            try:
+                line = answers.readline()
+            except TimeoutError:
+                raise CommandFailed(f"the server did not answer within {timeout_s:g} s") from None
+            if not line:
+                raise CommandFailed("the server ended before it answered")
+            answer = json.loads(line)
+            if not answer["ok"]:
+                raise CommandFailed(answer["error"])
+            if until_gone:
+                connection.settimeout(None)
+                answers.read()
+    return answer["result"]
+
+
+def _the_only_one() -> str:
+    found = running()
+    if not found:
+        raise ConfigError("no server of this user runs here (see --control)", exit_code=ExitCode.NO_SERVER)
+    if len(found) > 1:
+        raise ConfigError(
+            f"several servers run, choose one: --control {' | '.join(found)}", exit_code=ExitCode.NO_SERVER
+        )
+    return found[0]
+
+
+def _why_not(path: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no server at {path}: there is no such socket"
+    if isinstance(error, ConnectionRefusedError):
+        return f"no server at {path}: the one that made this socket is gone"
+    if isinstance(error, PermissionError):
+        return f"not allowed to talk to the server at {path}"
+    return f"no server at {path}: {error.strerror or error}"
+
+
+# --- answering ----------------------------------------------------------------------------------------------------
+class ControlServer:
+    """Answers on the control socket, on the running loop."""
+
+    def __init__(self, path: str | None, handle: Handle) -> None:
+        self._path = path
+        self._handle = handle
+        self._listener: Listener | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def path(self) -> str:
+        """Where it listens."""
+        return self._path or ""
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError (one line) when the socket cannot be made, or a live server has it."""
+        self._path = default_path() if self._path is None else self._path
+        try:
+            (self._listener,) = open_listeners([ListenAddress(path=self._path, path_mode=0o600)])
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--uds", "--control"), exit_code=error.exit_code) from None
+        self._server = await asyncio.start_unix_server(
+            self._connected, sock=self._listener.sock.dup(), limit=_MAX_LINE_BYTES
+        )
+
+    def close(self) -> None:
+        """Close, and remove the socket. Safe to call twice."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in list(self._tasks):
+            task.cancel()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if len(self._tasks) <= _MAX_CONNECTIONS and _is_allowed(writer.get_extra_info("socket")):
+                await self._converse(reader, writer)
+        except (OSError, ValueError, TimeoutError, asyncio.CancelledError):  # gone, silent, a line without end, our end
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await asyncio.wait_for(reader.readline(), _IDLE_S):
+            answer = await self._answer(line)
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+            if answer.get("last"):  # the server ends: the client sees that by the end of this connection
+                await reader.read()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            command = request.pop("command")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            return {"ok": False, "error": "a request is one line of JSON with a command"}
+        try:
+            result = await self._handle(command, request)
+        except (CommandFailed, ConfigError) as error:
+            return {"ok": False, "error": str(error)}
+        except Exception:
+            log.exception("the command %r failed", command)
+            return {"ok": False, "error": "it failed; the server's log says why"}
+        return {"ok": True, "result": result, "last": command == "stop"}
+
+
+def _is_allowed(connection: Any) -> bool:
+    """Whether the same user, or root, is at the other end."""
+    if not sys.platform.startswith("linux"):
+        return True  # the folder and the socket's mode must do
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    user = _PEER.unpack(found)[1]
+    return user in (0, os.getuid())

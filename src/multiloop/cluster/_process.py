@@ -1,0 +1,153 @@
+"""One worker as the primary has it: the process, its channel, its handoff, its page.
+
+What lives here: `Process`. What must not: deciding anything about it (`_supervisor`), dealing (`_dealer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import _limits as limits
+from .._wire import messages as wire
+from ..ipc import Channel, ChannelEnds, pair
+from ..ipc._handoff import HandoffSocket, handoff_pair
+from ._page import Page
+from ._spawn import Child, Spawner, interpreter_command
+from ._worker import STACK_SIGNAL
+
+log = logging.getLogger("multiloop.cluster")
+
+_WORKER = "multiloop.cluster._worker_main"
+
+
+class Process:
+    """A worker process, from the order to start it until everything of it is closed.
+
+    Args:
+        on_message: called with each message and its descriptors.
+        on_exit: called once with how it ended, after its last message; also when it could not be started.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spawner: Spawner,
+        start: wire.Start,
+        lifeline: int,
+        on_message: Callable[[Process, Any], None],
+        on_exit: Callable[[Process, str], None],
+    ) -> None:
+        self.number = start.number
+        self.generation = start.generation
+        self.started_at = time.time()
+        self.child: Child | None = None
+        self.report: wire.Report | None = None
+        self.ready: wire.Ready | None = None
+        self._loop = loop
+        self._on_message = on_message
+        self._on_exit = on_exit
+        self._signals: list[int] = []  # to be sent once it runs
+        self._over = False
+        self._theirs: list[ChannelEnds | HandoffSocket] = []
+        ours, theirs = pair()
+        self._theirs.append(theirs)
+        self.handoff, their_handoff = handoff_pair()
+        self._theirs.append(their_handoff)
+        self.receiving = their_handoff.copy()
+        self.page = Page.create()
+        self.channel = Channel(
+            ours, self._received, lambda: None, on_error=self._channel_error, name=f"worker {self.number}"
+        )
+        self.channel.send(start)
+        numbers = (*theirs.pass_fds(), their_handoff.fileno(), self.page.descriptor, lifeline)
+        spawner.start(interpreter_command(_WORKER, *numbers, start.settings.loop), numbers, self._started)
+
+    @property
+    def pid(self) -> int:
+        """The process's number; 0 while it is being started."""
+        return self.child.pid if self.child is not None else 0
+
+    def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a message; one to a dead worker is dropped."""
+        try:
+            self.channel.send(message, descriptors=descriptors)
+        except OSError as error:
+            log.error("worker %d: %s", self.number, error)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, as soon as there is a process."""
+        if self.child is not None:
+            self.child.signal(number)
+        elif not self._over:
+            self._signals.append(number)
+
+    def log_stack(self, then: Callable[[], None] | None = None) -> None:
+        """Let the process write what its threads do, log that, and then go on with `then`."""
+        self.signal(STACK_SIGNAL)
+        self._loop.call_later(limits.STACK_WAIT_S, self._stack_written, then)
+
+    def kill(self, *, stack: bool = False) -> None:
+        """Send SIGKILL, after its stack was logged if so asked."""
+        if stack:
+            self.log_stack(lambda: self.signal(signal.SIGKILL))
+        else:
+            self.signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """Kill it and close everything, on the spot; for the end of the primary."""
+        if self.child is not None:
+            self.child.end()
+        self._close()
+
+    def _stack_written(self, then: Callable[[], None] | None) -> None:
+        if not self._over:
+            stack = self.page.take_stack()
+            if stack:
+                log.warning("worker %d (pid %d) is here:", self.number, self.pid, extra={"detail": stack})
+            else:
+                log.warning(
+                    "worker %d (pid %d) does not run: it is stopped, or waits in the kernel", self.number, self.pid
+                )
+        if then is not None:
+            then()
+
+    def _started(self, child: Child | None, error: OSError | None) -> None:
+        for ends in self._theirs:
+            ends.close()
+        if child is None:
+            self._finish(f"it could not be started: {error}")
+            return
+        self.child = child
+        child.watch(self._loop, self._exited)
+        signals, self._signals = self._signals, []
+        for number in signals:
+            child.signal(number)
+
+    def _received(self, message: Any, descriptors: tuple[int, ...]) -> None:
+        self._on_message(self, message)
+
+    def _channel_error(self, error: BaseException) -> None:
+        log.error("worker %d: its channel failed: %s", self.number, error)
+        self.signal(signal.SIGKILL)
+
+    def _exited(self) -> None:
+        self.channel.finish()  # its last words first
+        self._finish(self.child.how if self.child is not None else "")
+
+    def _finish(self, how: str) -> None:
+        if not self._over:
+            self._over = True
+            self._on_exit(self, how)
+            self._close()
+
+    def _close(self) -> None:
+        self._over = True
+        self.channel.abort()
+        self.handoff.close()
+        self.receiving.close()
+        self.page.close()

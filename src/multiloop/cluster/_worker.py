@@ -1,0 +1,314 @@
+"""A worker process of `multiloop serve`: one loop, one service, until the primary says or dies.
+
+What lives here: `Worker` and `main`. What must not: the hand-over of connections (`_intake`), supervision.
+
+    argv ─▶ main ─▶ loop ─▶ Start ─▶ service made (the application is imported) ─▶ [Imported … Activate] ─▶ service.start
+         ─▶ Ready ─▶ connections, a heartbeat each 0.25 s, a Report each second ─▶ Drain ─▶ service.stop ─▶ exit 0
+
+Rules
+* The heartbeat is written by the loop, never by a thread: it says that the loop turns.
+* The primary's death is noticed by a side thread (end of file on a pipe that only the primary can write to), so also
+  while the loop is blocked: started requests get `ORPHAN_GRACE_S`, then the process is gone.
+* SIGINT is the primary's (Ctrl-C hits the whole group). SIGTERM drains this worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .. import _limits as limits
+from .. import logs
+from .._wire import messages as wire
+from ..ipc import Channel, ChannelEnds
+from ..ipc._handoff import HandoffSocket
+from ..loop import loop_factory
+from ._acceptor import Acceptor
+from ._failure import describe
+from ._intake import Intake
+from ._page import Page
+from ._service import Service, find_factory
+
+log = logging.getLogger("multiloop.cluster")
+
+STACK_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 7  # free in glibc, Python and the servers we know
+_IGNORED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU")  # the primary's, when they hit the whole group
+_RESERVED_DESCRIPTORS = 64  # for the application's own files, at most a quarter of the limit
+_EXIT_NEVER_READY = 3
+_CUT_S = 0.3  # for connections that were cut to be gone
+_LAST_WORDS_S = 0.5  # for what was sent to the primary to be taken
+
+
+class Arguments(NamedTuple):
+    """What a worker process gets on its command line: descriptors, and the kind of loop."""
+
+    stream: int
+    descriptors: int
+    handoff: int
+    page: int
+    lifeline: int
+    loop: str
+
+    @classmethod
+    def parse(cls, argv: list[str]) -> Arguments:
+        """Read `sys.argv[1:]`."""
+        stream, descriptors, handoff, page, lifeline = map(int, argv[:5])
+        return cls(stream, descriptors, handoff, page, lifeline, argv[5])
+
+
+def main(argv: list[str]) -> int:
+    """Live a worker's life; returns the exit code."""
+    arguments = Arguments.parse(argv)
+    lifeline = _Lifeline(arguments.lifeline)
+    page = Page(arguments.page)
+    os.set_inheritable(arguments.page, False)
+    faulthandler.enable()
+    faulthandler.register(STACK_SIGNAL, file=page.descriptor, all_threads=True)
+    _take_signals()
+    with asyncio.Runner(loop_factory=loop_factory(arguments.loop)) as runner:  # type: ignore[arg-type]
+        return runner.run(Worker(arguments, page, lifeline).live())
+
+
+def _take_signals() -> None:
+    # Handlers that do nothing instead of SIG_IGN, which the application's own children would inherit.
+    for name in _IGNORED:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is served yet; replaced when something is
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the spawner held them back until here
+
+
+class _Lifeline:
+    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._callback: Any = None
+        threading.Thread(target=self._watch, name="multiloop-lifeline", daemon=True).start()
+
+    def when_cut(self, loop: asyncio.AbstractEventLoop, callback: Any) -> None:
+        """Call this on the loop when the primary is gone."""
+        self._callback = callback
+        self._loop = loop
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        poll.poll()  # nobody writes: it only returns at the end of file
+        if self._loop is None:
+            os._exit(1)  # nothing is served
+        try:
+            self._loop.call_soon_threadsafe(self._callback)
+        except RuntimeError:  # it is at its end anyway
+            pass
+        time.sleep(limits.ORPHAN_GRACE_S)
+        os._exit(1)
+
+
+class Worker:
+    """The life of one worker on its loop."""
+
+    def __init__(self, arguments: Arguments, page: Page, lifeline: _Lifeline) -> None:
+        self._arguments = arguments
+        self._page = page
+        self._lifeline = lifeline
+        self._service: Service | None = None
+        self._intake: Intake | None = None
+        self._acceptor: Acceptor | None = None
+        self._beats = 0
+        self._is_ready = False
+        self._leaving: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
+
+    async def live(self) -> int:
+        """Serve until the end; returns the exit code."""
+        arguments = self._arguments
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[int] = self._loop.create_future()
+        self._activated = asyncio.Event()
+        self._cut = asyncio.Event()
+        self._handlers: dict[type, Callable[[Any, tuple[int, ...]], Any]] = {
+            wire.Start: self._on_start,
+            wire.Activate: lambda message, descriptors: self._activated.set(),
+            wire.Listen: self._on_listen,
+            wire.Drain: lambda message, descriptors: self._drain(message.grace_s, message.give_back),
+            wire.ReopenLogs: lambda message, descriptors: logs.reopen(),
+        }
+        ends = ChannelEnds.from_fds(arguments.stream, arguments.descriptors)
+        self._channel = Channel(ends, self._on_message, self._on_close, name="primary")
+        self._handoff = HandoffSocket.from_fd(arguments.handoff)
+        self._lifeline.when_cut(self._loop, self._orphaned)
+        try:
+            return await self._done
+        finally:
+            if self._intake is not None:
+                self._intake.close()
+            self._channel.close()
+            await self._channel.drain()
+
+    def _on_message(self, message: Any, descriptors: tuple[int, ...]) -> None:
+        self._handlers[type(message)](message, descriptors)
+
+    def _on_close(self) -> None:
+        if not self._done.done():
+            self._orphaned()
+
+    # -- the beginning -------------------------------------------------------------------------------------------------
+    def _on_start(self, start: wire.Start, descriptors: tuple[int, ...]) -> None:
+        self._start = start
+        self._starting = self._loop.create_task(self._begin(start))
+
+    async def _begin(self, start: wire.Start) -> None:
+        try:
+            self._prepare(start)
+            service, description = find_factory(start.factory)(start.settings, start.listeners)
+            logs.reassert()
+            if start.standby:
+                self._channel.send(wire.Imported())
+                await self._activated.wait()
+            await service.start()
+        except (Exception, SystemExit) as error:
+            self._channel.send(describe(error))
+            self._done.set_result(_EXIT_NEVER_READY)
+            return
+        self._service = service
+        self._intake = Intake(self._loop, self._handoff, service, start.families)
+        self._is_ready = True
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
+        self._beat()
+        self._channel.send(wire.Ready(_capacity(), description))
+
+    def _prepare(self, start: wire.Start) -> None:
+        settings = start.settings
+        sys.argv[:] = start.argv
+        logs.configure(settings.logs, worker=start.number)
+        try:
+            from setproctitle import setproctitle
+        except ImportError:
+            pass
+        else:
+            setproctitle(f"multiloop: worker {start.number} ({settings.target.name})")
+        if settings.env_file is not None:
+            from ._env_file import apply
+
+            apply(settings.env_file)
+
+    def _beat(self) -> None:
+        self._page.beat(time.monotonic())
+        if self._done.done():
+            return
+        self._loop.call_later(limits.HEARTBEAT_INTERVAL_S, self._beat)
+        self._beats += 1
+        if self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1 and self._service:
+            self._channel.send(wire.Report(_rss_bytes(), self._service.statistics()))
+
+    def _on_listen(self, listen: wire.Listen, descriptors: tuple[int, ...]) -> None:
+        if self._service is None or self._leaving is not None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._acceptor = Acceptor(self._loop, self._service, listen.batch)
+        for descriptor, index in zip(descriptors, listen.indices, strict=True):
+            self._acceptor.listen(descriptor, index, self._start.families[index])
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+    def _terminated(self) -> None:
+        if self._leaving is None:
+            self._channel.send(wire.Leaving())
+            self._drain(self._start.settings.supervisor.grace, True)
+
+    def _drain(self, grace_s: float, give_back: bool) -> None:
+        if self._leaving is not None:
+            if not grace_s:
+                self._cut.set()
+        elif self._is_ready:
+            if not grace_s:
+                self._cut.set()
+            self._leaving = self._loop.create_task(self._leave(grace_s, give_back))
+        elif not self._done.done():
+            self._done.set_result(0)
+
+    async def _leave(self, grace_s: float, give_back: bool) -> None:
+        service, intake = self._service, self._intake
+        assert service is not None
+        assert intake is not None
+        try:
+            if self._acceptor is not None:
+                if not give_back:  # everybody leaves: what has reached the listening sockets is ours to answer
+                    self._acceptor.empty()
+                self._acceptor.close()
+            intake.read_all()
+            service.begin_drain(intake.give_back if give_back else None)
+            await _first_of(grace_s, service.drained(), self._cut.wait())
+            service.close_now()
+            await _first_of(_CUT_S, service.drained())
+            await _first_of(_LAST_WORDS_S, intake.settle())
+            await service.stop()
+        except Exception:
+            log.exception("leaving failed")
+        finally:
+            if not self._done.done():
+                self._done.set_result(0)
+
+    def _orphaned(self) -> None:
+        """The primary is gone: nobody waits for this process any more."""
+        if self._service is None:
+            os._exit(1)
+        if self._acceptor is not None:
+            self._acceptor.close()
+        if self._intake is not None:
+            self._intake.close()
+        if self._leaving is None:
+            self._leaving = self._loop.create_task(self._leave_orphaned(self._service))
+
+    async def _leave_orphaned(self, service: Service) -> None:
+        try:
+            service.freeze()
+            await _first_of(limits.ORPHAN_GRACE_S * 0.7, service.drained())
+            service.close_now()
+            await _first_of(limits.ORPHAN_GRACE_S * 0.2, service.stop())
+        finally:
+            os._exit(1)
+
+
+async def _first_of(timeout_s: float, *waits: Any) -> None:
+    """Wait for the first of several, or the time; what still waits is cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    _, pending = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _capacity() -> int:
+    """Return how many connections the limit of descriptors leaves room for."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        used = len(os.listdir("/proc/self/fd"))
+    except OSError:
+        used = 32
+    return max(1, limit - used - min(_RESERVED_DESCRIPTORS, limit // 4))
+
+
+def _rss_bytes() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the peak is what there is
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
