@@ -40,7 +40,12 @@ def test_the_scope_says_what_the_request_said() -> None:
             assert seen["query_string"] == b"q=%20x"
             assert seen["root_path"] == "/api"
             assert seen["headers"] == [(b"host", b"a"), (b"x-some", b"two words"), (b"x-some", b"again")]
-            assert (seen["method"], seen["scheme"], seen["http_version"], seen["type"]) == ("GET", "http", "1.1", "http")
+            assert (seen["method"], seen["scheme"], seen["http_version"], seen["type"]) == (
+                "GET",
+                "http",
+                "1.1",
+                "http",
+            )
             assert seen["server"] == ("127.0.0.1", 80)
             assert seen["client"] == client.sock.getsockname()
             assert seen["asgi"]["version"] == "3.0"
@@ -139,7 +144,9 @@ def test_trailers_and_early_hints_leave_as_http_says() -> None:
             client = Client(service)
             await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             said = await client.rest()
-            assert said.startswith(b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n")
+            assert said.startswith(
+                b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n"
+            )
             assert said.endswith(b"\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n")
 
     run(main)
@@ -185,9 +192,10 @@ def test_a_flooding_client_is_paused_while_its_first_request_waits() -> None:
             assert not sending.done()
             assert len(connection._queue) < 400  # one slice and sixteen
             assert service.requests == 0
-            client.reset()
-            with contextlib.suppress(OSError):
+            sending.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
                 await sending
+            client.reset()
             go.set()
 
     run(main)
@@ -282,7 +290,7 @@ def test_send_waits_for_a_client_that_takes_nothing_and_memory_stays_flat() -> N
     async def app(scope: Any, receive: Any, send: Any) -> None:
         nonlocal sent
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(1000):
+        for _ in range(300):
             await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
             sent += 10_000
         await send({"type": "http.response.body"})
@@ -296,7 +304,7 @@ def test_send_waits_for_a_client_that_takes_nothing_and_memory_stays_flat() -> N
             await asyncio.sleep(0.05)
             assert sent < 1_000_000
             assert connection.transport.get_write_buffer_size() < 200_000
-            assert len((await client.reply()).body) == 10_000_000
+            assert len((await client.reply()).body) == 3_000_000
             client.close()
 
     run(main)
@@ -316,9 +324,7 @@ def test_send_waits_for_a_client_that_takes_nothing_and_memory_stays_flat() -> N
         [(b"content-length", b"2"), (b"content-length", b"3")],
     ],
 )
-def test_a_bad_header_from_the_application_is_a_logged_500(
-    headers: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_header_from_the_application_is_a_logged_500(headers: Any, caplog: pytest.LogCaptureFixture) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(send, b"ok", 200, headers)

@@ -1,1 +1,48 @@
-"""multiloop.http (being built)."""
+"""HTTP: a server for handlers, ASGI and WSGI applications, and a client.
+
+What lives here: the public names, found late: an application's worker that only serves loads no client, and a program that
+only fetches loads no server.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._config import HttpConfig as HttpConfig
+    from ._config import TlsConfig as TlsConfig
+    from ._exchange import ReplyError as ReplyError
+    from ._lifespan import LifespanFailed as LifespanFailed
+    from ._messages import Headers as Headers
+    from ._messages import Request as Request
+    from ._messages import Response as Response
+    from ._server import Server as Server
+    from ._server import create_server as create_server
+    from ._server import handler as handler
+    from ._server import serve as serve
+    from ._service import HttpService as HttpService
+
+_HOMES = {
+    "Headers": "_messages",
+    "HttpConfig": "_config",
+    "HttpService": "_service",
+    "LifespanFailed": "_lifespan",
+    "ReplyError": "_exchange",
+    "Request": "_messages",
+    "Response": "_messages",
+    "Server": "_server",
+    "TlsConfig": "_config",
+    "create_server": "_server",
+    "handler": "_server",
+    "serve": "_server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value

@@ -139,7 +139,7 @@ class HttpService:
         """Serve an accepted, non-blocking socket. `prefix` was read from it before; `kept` came from another worker."""
         at = self.listeners[listener]
 
-        def make() -> Connection:
+        def make() -> Any:
             if self.config.proxy_protocol and not kept:
                 from ._proxy import expect_proxy_header
 
@@ -357,7 +357,8 @@ def _access(config: HttpConfig) -> Callable[[Exchange], None] | None:
         return None
     from ._access import access_writer
 
-    return access_writer(config.log_format)
+    writer: Callable[[Exchange], None] = access_writer(config.log_format)
+    return writer
 
 
 def make_tls_context(tls: TlsConfig) -> ssl.SSLContext:
