@@ -18,6 +18,7 @@ MAX_LISTENERS = 10  # listeners of one event before the warning; Node's defaultM
 SOCKET_HIGH_WATER_BYTES = 64 * 1024  # what waits in a socket, each way, before it says stop; Node's 64 KiB.
 HAPPY_EYEBALLS_DELAY_S = 0.25  # head start of an address before the next is tried; RFC 8305 and Node 250 ms.
 ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
+DATAGRAM_BATCH = 64  # datagrams read in one turn of the loop, and kept for a reader before the kernel's buffer waits.
 ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left.
 
 # --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
@@ -50,6 +51,8 @@ WS_MAX_QUEUE = 32  # messages waiting for the application before reading pauses;
 WS_PING_INTERVAL_S = 20.0
 WS_PING_TIMEOUT_S = 20.0
 WS_CLOSE_TIMEOUT_S = 5.0  # for the peer's half of the closing handshake.
+WS_DEFLATE_MIN_BYTES = 1024  # shorter messages are sent as they are; ws's default threshold.
+WS_DEFLATE_MAX_BYTES = 256 * 1024  # longer ones, too: deflating them would hold the loop for more than some 5 ms.
 
 # --- WSGI ---------------------------------------------------------------------------------------------------------
 WSGI_THREADS = 8
@@ -115,3 +118,11 @@ MAX_LOG_MESSAGE_CHARS = 4096  # one message; longer ones are cut and say by how 
 MAX_LOG_DETAIL_CHARS = 32 * 1024  # a traceback or a stack under a message; the middle is cut.
 LOG_GATHER_S = 0.02  # lines are written in batches of this time; warnings and errors at once.
 LOG_FLUSH_S = 1.0  # how long the end of the process waits for the last lines.
+
+# --- child processes ------------------------------------------------------------------------------------------------
+CHILD_PIPE_BYTES = 64 * 1024  # kept of a child's output that nobody reads, and of input it does not take; Node 64 KiB.
+CHILD_PIPE_LAST_BYTES = 1024 * 1024  # kept once the child has ended: more than the kernel's pipe can still hold.
+EXEC_MAX_BUFFER_BYTES = 1024 * 1024  # output of exec and exec_file, of each stream; Node's maxBuffer.
+CHILD_KILL_AFTER_S = 2.0  # a child that outlives the signal of its timeout or cancelled awaiter gets SIGKILL.
+CHILD_LAST_WAIT_S = 0.2  # how long the end of the program waits for a killed child's end.
+CHILD_PENDING_MESSAGES = 256  # kept while nobody listens for 'message'; then the sender feels it.

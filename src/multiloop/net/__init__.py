@@ -14,6 +14,9 @@ from ._address import is_ipv4 as is_ipv4
 from ._address import is_ipv6 as is_ipv6
 from ._block_list import BlockList as BlockList
 from ._connect import connect as connect
+from ._datagram import Datagram as Datagram
+from ._datagram import Message as Message
+from ._datagram import create_datagram as create_datagram
 from ._server import Server as Server
 from ._server import create_server as create_server
 from ._socket import Socket as Socket
