@@ -126,3 +126,20 @@ EXEC_MAX_BUFFER_BYTES = 1024 * 1024  # output of exec and exec_file, of each str
 CHILD_KILL_AFTER_S = 2.0  # a child that outlives the signal of its timeout or cancelled awaiter gets SIGKILL.
 CHILD_LAST_WAIT_S = 0.2  # how long the end of the program waits for a killed child's end.
 CHILD_PENDING_MESSAGES = 256  # kept while nobody listens for 'message'; then the sender feels it.
+
+# --- pools ----------------------------------------------------------------------------------------------------------
+POOL_DEPTH = 2  # tasks that one worker has, running and ahead, so that it never waits for the next one.
+POOL_AHEAD_S = 0.001  # tiny tasks are sent ahead until they make so much work …
+POOL_MOST_AHEAD = 256  # … but not more of them.
+POOL_ROB_AFTER_S = 0.001  # tasks behind one that runs for longer are taken back while another worker is idle.
+POOL_STOP_GRACE_S = 1.0  # for a task that looks at stop_requested() before it is killed; workerpool 1 s.
+POOL_EXIT_GRACE_S = 5.0  # for a worker's finalizer before it is killed.
+POOL_RETRIES = 2  # how often an idempotent task is run again after its worker died; then it is the task.
+POOL_BOOT_FAILURES = 3  # workers that ended themselves or crashed before they were ready: the pool is broken.
+POOL_BOOT_KILLS = 50  # the same for workers that were killed, which says less about the next one.
+POOL_BOOT_DELAY_S = 0.05  # before starting again after such a failure, doubled each time.
+POOL_BOOT_DELAY_MAX_S = 1.0
+POOL_AGE_JITTER = 0.1  # workers started together are not recycled together.
+POOL_LOOK_INTERVAL_S = 0.25  # how often a worker's memory is looked at, between its tasks.
+POOL_MAP_AHEAD = 4  # tasks that map() has under way for each worker …
+POOL_MAP_AHEAD_MOST = 512  # … and for each while they prove tiny.

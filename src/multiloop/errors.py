@@ -37,6 +37,13 @@ class ClosedError(UsageError):
     """A handle, port, channel or pool was used after it was closed: keep it open, or make a new one."""
 
 
+class PoolClosed(ClosedError, RuntimeError):
+    """A task was given to a pool that is closed, or closed before the task was done: keep the pool open for longer.
+
+    A RuntimeError, too, as concurrent.futures raises after a shutdown.
+    """
+
+
 class UnhandledError(UsageError):
     """'error' was emitted with something that is no exception, and nobody listened: add an 'error' listener.
 
@@ -100,6 +107,28 @@ class WorkerDied(PeerError):
         self.signal = signal
 
 
+class PoolBroken(PeerError, RuntimeError):
+    """No worker of a pool can start: its initializer raised (the cause), or its processes end before they are ready.
+
+    All tasks fail with it, also later ones: mend the initializer, then make a new pool.
+    """
+
+
+class TaskExited(PeerError):
+    """A task of a pool raised what would end this program or coroutine here: SystemExit, StopIteration and the like.
+
+    `reason` is that exception, and the cause. Its worker lives on.
+    """
+
+    def __init__(self, name: str, reason: BaseException) -> None:
+        super().__init__(f"{name} raised {reason!r}")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[TaskExited], tuple[str, BaseException]]:
+        return type(self), (self.name, self.reason)
+
+
 class WorkerStuck(PeerError):
     """A worker in this process does not stop: it is inside C code, or handles every exception. It is left behind.
 
@@ -146,3 +175,15 @@ class FrameTooLarge(LimitError):
         super().__init__(f"a message of {size_bytes} bytes is over the channel's limit of {limit_bytes}")
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class PoolFull(LimitError):
+    """A pool has as many unfinished tasks as its `max_queue` allows: wait (`pool.options(block=True)`), or shed load."""
+
+    def __init__(self, unfinished: int, limit: int) -> None:
+        super().__init__(f"the pool has {unfinished} unfinished tasks, as many as its workers and max_queue allow")
+        self.unfinished = unfinished
+        self.limit = limit
+
+    def __reduce__(self) -> tuple[type[PoolFull], tuple[int, int]]:
+        return type(self), (self.unfinished, self.limit)

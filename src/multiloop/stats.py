@@ -19,3 +19,60 @@ class HttpStatistics:
     refused: int
     websockets: int
     draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took, in seconds: count, extremes, mean and quantiles (within 10 %)."""
+
+    count: int = 0
+    min: float = 0.0
+    max: float = 0.0
+    mean: float = 0.0
+    p50: float = 0.0
+    p90: float = 0.0
+    p99: float = 0.0
+    p999: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWorkerStatistics:
+    """One worker of a pool. `task` is the name of the function it runs, "" when it is idle."""
+
+    pid: int
+    state: str
+    tasks: int
+    age: float
+    rss: int
+    task: str
+    task_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """A pool: `queued` and `running` are now, the counters since it was made.
+
+    `died` counts workers that ended without being asked to, `recycled` those that were replaced by a limit of yours,
+    `stopped` tasks whose worker was killed for a cancel or a timeout; `retried` runs of idempotent tasks after a death.
+    `utilization` is the share of the workers' time since the pool started that went into tasks.
+    """
+
+    name: str
+    kind: str
+    engine: str
+    limit: int
+    workers: tuple[PoolWorkerStatistics, ...]
+    queued: int
+    running: int
+    waiting_for_room: int
+    completed: int
+    failed: int
+    cancelled: int
+    timed_out: int
+    stopped: int
+    retried: int
+    died: int
+    recycled: int
+    utilization: float
+    wait: Durations
+    run: Durations
