@@ -469,7 +469,9 @@ class Connection:
     def overdue(self, now_s: float) -> None:
         """Called by the sweep when `deadline_s` has passed."""
         phase = self.phase
-        if phase == BODY and self._reading_paused:
+        if self.upgraded is not None:
+            self.upgraded.overdue(now_s)
+        elif phase == BODY and self._reading_paused:
             self.deadline_s = now_s + self.config.body_idle_timeout  # the application's delay, not the client's
         elif phase == HEAD or phase == BODY:
             self._timed_out()
