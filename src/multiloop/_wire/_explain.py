@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _MAX_DEPTH = 100
 
 
-def path_to_unpicklable(value: Any, root: str = "value") -> tuple[str, Any]:
+def path_to_unpicklable(
+    value: Any, root: str = "value", can_be_pickled: Callable[[Any], bool] | None = None
+) -> tuple[str, Any]:
     """Return the path to the innermost part of `value` that cannot be pickled, as `value["a"][3].lock`, and the part.
 
-    Goes down into the first part that fails by itself, until no part of it does.
+    Goes down into the first part that fails by itself, until no part of it does. `can_be_pickled` is for picklers that
+    can do more than the plain one.
     """
+    works = can_be_pickled or _can_be_pickled
     path, culprit = root, value
     seen: set[int] = set()
     for _ in range(_MAX_DEPTH):
@@ -26,7 +30,7 @@ def path_to_unpicklable(value: Any, root: str = "value") -> tuple[str, Any]:
             break
         seen.add(id(culprit))
         for step, part in _parts(culprit):
-            if id(part) not in seen and not _can_be_pickled(part):
+            if id(part) not in seen and not works(part):
                 path, culprit = path + step, part
                 break
         else:

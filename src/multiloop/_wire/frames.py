@@ -101,6 +101,13 @@ class Decoder:
         """Whether a frame has begun and is not complete."""
         return bool(self._partial) or self._filling is not None
 
+    def take_partial(self) -> bytes:
+        """Give up the beginning of a small frame that is not complete: for who reads the stream on elsewhere."""
+        partial = bytes(self._partial)
+        self._partial.clear()
+        self._need = _HEAD.size
+        return partial
+
     def feed(self, data: Buffer) -> list[Frame]:
         """Return the frames that are complete with `data`, oldest first.
 
