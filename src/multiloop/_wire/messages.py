@@ -16,7 +16,7 @@ import struct
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 
 # --- the control channel ------------------------------------------------------------------------------------------
@@ -114,35 +114,29 @@ MAX_ENTRIES = 64  # in one record; the kernel takes at most 253 descriptors at o
 MAX_PREFIX_BYTES = 8 * 1024
 
 
-class Entry(NamedTuple):
-    """One connection in a record."""
-
-    id: int
-    listener: int
-    flags: int = 0
-    prefix: bytes = b""  # bytes that the primary has read already
+# One connection in a record: id, listener, flags, and the bytes that the primary has read of it already.
+Entry = tuple[int, int, int, bytes]
 
 
 def pack_entries(kind: int, entries: Sequence[Entry]) -> bytes:
     """Pack a CONNECTIONS or RETURNED record; the descriptors travel beside it, in the same order."""
     pack = _ENTRY.pack
     parts = [_HEAD.pack(kind, len(entries))]
-    parts += [pack(id_, listener, flags, len(prefix)) for id_, listener, flags, prefix in entries]
-    parts += [entry.prefix for entry in entries if entry.prefix]
+    parts += [pack(number, listener, flags, len(prefix)) for number, listener, flags, prefix in entries]
+    parts += [entry[3] for entry in entries if entry[3]]
     return b"".join(parts)
 
 
 def unpack_entries(record: bytes | memoryview) -> list[Entry]:
     """Turn a CONNECTIONS or RETURNED record back into its entries."""
-    count = _HEAD.unpack_from(record)[1]
-    position = _HEAD.size + count * _ENTRY.size
+    position = _HEAD.size + _HEAD.unpack_from(record)[1] * _ENTRY.size
     entries = []
-    for id_, listener, flags, size in _ENTRY.iter_unpack(record[_HEAD.size : position]):
+    for number, listener, flags, size in _ENTRY.iter_unpack(record[_HEAD.size : position]):
         if size:
-            entries.append(Entry(id_, listener, flags, bytes(record[position : position + size])))
+            entries.append((number, listener, flags, bytes(record[position : position + size])))
             position += size
         else:
-            entries.append(Entry(id_, listener, flags))
+            entries.append((number, listener, flags, b""))
     return entries
 
 

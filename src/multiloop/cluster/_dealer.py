@@ -107,7 +107,7 @@ class Dealer:
                 except OSError:
                     break
                 self.accepted += 1
-                self._pending.append(Waiting(descriptor, listener))
+                self._pending.append((descriptor, listener, 0, b""))
         self._deal_pending()
 
     def _update_reading(self) -> None:
@@ -160,8 +160,8 @@ class Dealer:
         self._take_back(link)
         self._held -= len(link.held)
         for waiting in link.held.values():
-            if was_read(waiting.descriptor):
-                os.close(waiting.descriptor)
+            if was_read(waiting[0]):
+                os.close(waiting[0])
             else:
                 self.dealt_again += 1
                 self._pending.append(waiting)
@@ -185,7 +185,7 @@ class Dealer:
         for number in list(self._links):
             self.bury(number)
         while self._pending:
-            os.close(self._pending.popleft().descriptor)
+            os.close(self._pending.popleft()[0])
         if self._stalled is not None:
             self._stalled.cancel()
 
@@ -225,7 +225,7 @@ class Dealer:
                     break
                 continue
             self.accepted += 1
-            self._deal(Waiting(descriptor, listener), peer, touched)
+            self._deal((descriptor, listener, 0, b""), peer, touched)
         self._flush(touched)
         if self._pending:  # somebody's socket was full: another one may have room
             self._deal_pending()
@@ -238,8 +238,9 @@ class Dealer:
         self._next_id = number + 1
         if not link.batch:
             touched.append(link)
-        link.batch.append(wire.Entry(number, waiting.listener, waiting.flags, waiting.prefix))
-        link.batch_descriptors.append(waiting.descriptor)
+        descriptor, listener, flags, prefix = waiting
+        link.batch.append((number, listener, flags, prefix))
+        link.batch_descriptors.append(descriptor)
         link.held[number] = waiting
         link.connections += 1
         link.free -= 1
@@ -250,7 +251,7 @@ class Dealer:
             self._drop_oldest()
 
     def _pick(self, waiting: Waiting, peer: Any) -> Link:
-        view = ConnectionView(waiting.listener, peer, waiting.prefix) if self._looks else None
+        view = ConnectionView(waiting[1], peer, waiting[3]) if self._looks else None
         try:
             link: Link = self._policy.pick(view, self._eligible)
             if link.listed:
@@ -273,7 +274,7 @@ class Dealer:
                 link.congested = True
                 self._unlist(link)
                 for entry in reversed(batch):
-                    self._undo(link, entry.id)
+                    self._undo(link, entry[0])
         if not self._eligible:
             self._update_reading()
 
@@ -309,8 +310,8 @@ class Dealer:
                 if number < oldest_id:
                     oldest, oldest_id = link, number
                 break
-        if oldest is not None and not any(entry.id == oldest_id for entry in oldest.batch):
-            os.close(oldest.held.pop(oldest_id).descriptor)
+        if oldest is not None and not any(entry[0] == oldest_id for entry in oldest.batch):
+            os.close(oldest.held.pop(oldest_id)[0])
             self._held -= 1
 
     def _accept_failed(self, error: OSError) -> bool:
@@ -370,7 +371,7 @@ class Dealer:
                 waiting = held.pop(number, None)
                 if waiting is not None:
                     self._held -= 1
-                    close(waiting.descriptor)
+                    close(waiting[0])
             elif not flags:  # NOT_RECEIVED: the worker has no descriptor left
                 self._undo(link, number)
                 link.congested = True
@@ -379,11 +380,11 @@ class Dealer:
     def _returned(self, link: Link, entries: list[wire.Entry], descriptors: list[int]) -> None:
         """A draining worker gives connections back: they wait for the next generation like any other."""
         answers = []
-        for index, entry in enumerate(entries):
+        for index, (number, listener, flags, prefix) in enumerate(entries):
             arrived = index < len(descriptors)
-            answers.append(entry.id << 1 | arrived)
+            answers.append(number << 1 | arrived)
             if arrived:
-                self._pending.append(Waiting(descriptors[index], entry.listener, entry.flags))
+                self._pending.append((descriptors[index], listener, flags, prefix))
         # Answered when they have found a place: until then the worker sends no more than it has under way.
         self._unanswered.append((link, wire.pack_numbers(wire.TAKEN, answers)))
 

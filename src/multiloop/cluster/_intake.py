@@ -3,21 +3,21 @@
 What lives here: `Intake`. What must not: serving a connection (the service does), deciding when to drain (`_worker`).
 
 Each connection gets two acknowledgements: ADOPTED when the service has it, RELEASED at its first byte or its end, which
-lets the primary drop its duplicate. They are gathered for a moment, since one record for many costs what one for one
-does. On a Unix socket the first byte is acknowledged at once: only for TCP can the primary ask the kernel instead.
+lets the primary drop its duplicate. On a Unix socket the first byte is acknowledged at once: only for TCP can the
+primary ask the kernel instead.
 
-A connection that ends before its release was sent is shut down first: while the primary holds a duplicate, a close
-would send nothing to the client.
+While the primary holds a duplicate, a close here sends nothing to the client. So what ends is acknowledged at the end of
+the loop's turn; the rest is gathered for a moment, since one record for many costs what one for one does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
 from .._wire import messages as wire
@@ -30,37 +30,49 @@ log = logging.getLogger("multiloop.cluster")
 
 _MAX_NUMBERS = 1024  # acknowledgements in one record
 _RETURNS_IN_FLIGHT = 32  # given back and not yet confirmed; the primary must hold each of them
+_FLUSH_AT = 8  # acknowledgements that go out at once: a quarter of the credit
 _RETRY_S = 0.05
 
 
 class _Adopted:
-    """One connection's acknowledgements."""
+    """One connection: its acknowledgements; and, for uvloop, as much of a socket as its transports look at.
 
-    __slots__ = ("_id", "_intake", "_seen", "_sock")
+    A real socket object would cost a system call and a dozen Python calls. The transport closes the descriptor.
+    """
 
-    def __init__(self, intake: Intake, number: int, sock: socket.socket) -> None:
+    __slots__ = ("_descriptor", "_intake", "_number", "family")
+
+    type = int(socket.SOCK_STREAM)
+    proto = 0
+
+    def __init__(self, intake: Intake, number: int, descriptor: int, family: int) -> None:
         self._intake = intake
-        self._id = number
-        self._sock = sock
-        self._seen = False
+        self._number = number
+        self._descriptor = descriptor
+        self.family = family
 
     def first_byte(self) -> None:
-        self._seen = True
-        self._intake._note(self._id, wire.RELEASED)
+        intake, number = self._intake, self._number
+        intake.acks[number] = intake.acks.get(number, 0) | wire.RELEASED
+        if intake.timer is None:
+            intake.flush_soon()
 
     def first_byte_on_unix(self) -> None:
-        self._seen = True
-        self._intake._note(self._id, wire.RELEASED)
+        self.first_byte()
         self._intake.flush()
 
     def closed(self) -> None:
-        intake = self._intake
-        if (not self._seen or intake._unsent(self._id) & wire.RELEASED) and not intake._was_given(self._sock):
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # the client was faster
-                pass
-        intake._note(self._id, wire.CLOSED)
+        intake, number = self._intake, self._number
+        intake.acks[number] = intake.acks.get(number, 0) | wire.CLOSED
+        if not intake.flushing:
+            intake.flushing = True
+            intake.loop.call_soon(intake.flush)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        """Nothing to do: whoever took the descriptor closes it."""
 
 
 class Intake:
@@ -73,18 +85,18 @@ class Intake:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, end: HandoffSocket, service: Service, families: tuple[int, ...]
     ) -> None:
-        self._loop = loop
+        self.loop = loop
+        self.acks: dict[int, int] = {}  # by connection: what was not told yet
+        self.flushing = False  # the acknowledgements go out at the end of this turn
         self._end = end
         self._service = service
         self._families = families
         self._is_unix = tuple(family == getattr(socket, "AF_UNIX", None) for family in families)
-        self._acks: dict[int, int] = {}
-        self._flush_at = limits.HANDOFF_CREDIT // 2
-        self._timer: asyncio.TimerHandle | None = None
+        self._is_uvloop = type(loop).__module__.startswith("uvloop")
+        self.timer: asyncio.TimerHandle | None = None
         self._returns: deque[tuple[socket.socket, int]] = deque()
         self._in_flight: dict[int, tuple[socket.socket, int]] = {}
         self._next_return = 1
-        self._given: set[int] = set()  # inodes of sockets that were given back: they must not be shut down
         self._settled: asyncio.Future[None] | None = None
         self._closed = False
         loop.add_reader(end.sock, self.read_one)
@@ -95,7 +107,7 @@ class Intake:
         try:
             got = self._end.receive()
         except (EOFError, OSError):  # the primary is gone: the side thread sees to that
-            self._loop.remove_reader(self._end.sock)
+            self.loop.remove_reader(self._end.sock)
             return False
         if got is None:
             return False
@@ -112,14 +124,18 @@ class Intake:
             pass
 
     def _adopt_all(self, entries: list[wire.Entry], descriptors: list[int]) -> None:
-        arrived = len(descriptors)
+        arrived, acks = len(descriptors), self.acks
         for index, (number, listener, flags, prefix) in enumerate(entries):
             if index >= arrived:  # this process has no room for more descriptors
-                self._note(number, wire.NOT_RECEIVED)
+                acks[number] = wire.NOT_RECEIVED
                 continue
-            sock = socket.socket(self._families[listener], socket.SOCK_STREAM, 0, descriptors[index])
-            adopted = _Adopted(self, number, sock)
-            self._note(number, wire.ADOPTED)
+            acks[number] = wire.ADOPTED
+            family, descriptor = self._families[listener], descriptors[index]
+            adopted = _Adopted(self, number, descriptor, family)
+            sock: Any = adopted
+            if not self._is_uvloop:
+                sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+                sock.setblocking(False)
             try:
                 self._service.adopt(
                     sock,
@@ -132,63 +148,51 @@ class Intake:
             except Exception:
                 log.exception("a connection could not be adopted")
                 adopted.closed()
-                sock.close()
+        if len(acks) >= _FLUSH_AT:
+            self.flush()
+        elif self.timer is None:
+            self.flush_soon()
 
     # -- acknowledgements go out ---------------------------------------------------------------------------------------
-    def _note(self, number: int, flag: int) -> None:
-        acks = self._acks
-        acks[number] = acks.get(number, 0) | flag
-        if len(acks) >= self._flush_at:
-            self.flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(limits.ACK_DELAY_S, self.flush)
+    def flush_soon(self) -> None:
+        """Send what is gathered until then in a moment. Call it only when `timer` is None."""
+        self.timer = self.loop.call_later(limits.ACK_DELAY_S, self._delayed_flush)
 
-    def _unsent(self, number: int) -> int:
-        return self._acks.get(number, 0)
+    def _delayed_flush(self) -> None:
+        self.timer = None
+        self.flush()
 
     def flush(self) -> None:
         """Send the acknowledgements gathered so far."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        acks = self._acks
+        self.flushing = False
+        acks = self.acks
         if not acks or self._closed:
             return
         numbers = [number << 3 | flags for number, flags in acks.items()]
+        acks.clear()
         try:
-            if len(numbers) <= _MAX_NUMBERS and self._end.send(wire.pack_numbers(wire.ACKS, numbers)):
-                acks.clear()
-                return
-            for start in range(0, len(numbers), _MAX_NUMBERS):
-                part = numbers[start : start + _MAX_NUMBERS]
+            while numbers:
+                part = numbers[:_MAX_NUMBERS]
                 if not self._end.send(wire.pack_numbers(wire.ACKS, part)):
                     break
-                for value in part:
-                    del acks[value >> 3]
+                del numbers[:_MAX_NUMBERS]
         except OSError:  # the primary is gone
-            acks.clear()
             return
-        if acks:
-            self._timer = self._loop.call_later(_RETRY_S, self.flush)
+        if numbers:  # no room: the primary is busy, or stopped
+            for value in numbers:
+                acks[value >> 3] = value & 7
+            if self.timer is None:
+                self.timer = self.loop.call_later(_RETRY_S, self._delayed_flush)
 
     # -- connections go back -------------------------------------------------------------------------------------------
     def give_back(self, sock: socket.socket, listener: int) -> bool:
         """Give an idle connection to the primary; `sock` is a duplicate and ours from now on. False: not possible."""
         if self._closed:
             return False
-        self._given.add(os.fstat(sock.fileno()).st_ino)
         self._returns.append((sock, listener))
         if len(self._returns) == 1:
-            self._loop.call_soon(self._send_returns)
+            self.loop.call_soon(self._send_returns)
         return True
-
-    def _was_given(self, sock: socket.socket) -> bool:
-        if not self._given:
-            return False
-        try:
-            return os.fstat(sock.fileno()).st_ino in self._given
-        except OSError:
-            return True  # closed already: nothing to shut down
 
     def _send_returns(self) -> None:
         while self._returns and not self._closed:
@@ -198,7 +202,7 @@ class Intake:
             batch = [self._returns.popleft() for _ in range(room)]
             entries = []
             for sock, listener in batch:
-                entries.append(wire.Entry(self._next_return, listener, wire.KEPT))
+                entries.append((self._next_return, listener, wire.KEPT, b""))
                 self._in_flight[self._next_return] = (sock, listener)
                 self._next_return += 1
             try:
@@ -208,13 +212,13 @@ class Intake:
                 return
             if not sent:
                 for entry in reversed(entries):
-                    self._returns.appendleft(self._in_flight.pop(entry.id))
-                self._loop.call_later(_RETRY_S, self._send_returns)
+                    self._returns.appendleft(self._in_flight.pop(entry[0]))
+                self.loop.call_later(_RETRY_S, self._send_returns)
                 return
 
-    def _taken(self, numbers: object) -> None:
+    def _taken(self, numbers: Iterable[int]) -> None:
         lost = False
-        for value in numbers:  # type: ignore[attr-defined]
+        for value in numbers:
             given = self._in_flight.pop(value >> 1, None)
             if given is None:
                 continue
@@ -224,7 +228,7 @@ class Intake:
                 lost = True
                 self._returns.append(given)
         if lost:
-            self._loop.call_later(_RETRY_S, self._send_returns)
+            self.loop.call_later(_RETRY_S, self._send_returns)
         else:
             self._send_returns()
         self._check_settled()
@@ -244,7 +248,7 @@ class Intake:
     async def settle(self) -> None:
         """Wait until the primary has everything: acknowledgements and connections given back."""
         if self._returns or self._in_flight:
-            self._settled = self._loop.create_future()
+            self._settled = self.loop.create_future()
             await self._settled
         self.flush()
 
@@ -253,8 +257,9 @@ class Intake:
         if not self._closed:
             self.flush()
             self._closed = True
-            if self._timer is not None:
-                self._timer.cancel()
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
             self._drop_returns()
-            self._loop.remove_reader(self._end.sock)
+            self.loop.remove_reader(self._end.sock)
             self._end.close()
