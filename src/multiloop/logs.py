@@ -171,6 +171,11 @@ def configure(settings: LogSettings, *, worker: int | str | None = None) -> None
         os.register_at_fork(after_in_child=_after_fork)
 
 
+def is_configured() -> bool:
+    """Whether logging was set up in this process (and not shut down)."""
+    return _sink is not None
+
+
 def _after_fork() -> None:
     if _sink is not None:
         _sink._after_fork()

@@ -61,6 +61,7 @@ class Connection:
         kept: bool = False,
         on_first_byte: Callable[[], None] | None = None,
         on_closed: Callable[[], None] | None = None,
+        peer: tuple[str, int] | None = None,
     ) -> None:
         self.service = service
         self.config = service.config
@@ -79,7 +80,7 @@ class Connection:
         self._reading_paused = False
         self._write_waiter: asyncio.Future[None] | None = None
         self._served = 0
-        self._peer: tuple[str, int] | None = None
+        self._peer = peer  # None: the socket's own
         self._on_first_byte = on_first_byte
         self._on_closed = on_closed
 
@@ -325,6 +326,8 @@ class Connection:
     # -- exchanges, in order -------------------------------------------------------------------------------------------
     def _start(self, exchange: Exchange) -> None:
         exchange.started = True
+        if self.service.access is not None:
+            exchange.started_at_s = self.service.loop.time()
         if exchange.upgrade_rest is not None:
             self.service.upgrade(self, exchange)
             return
@@ -555,6 +558,8 @@ class Connection:
         """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
         if not self.is_idle() or self.listener.is_tls or self.transport.get_write_buffer_size():
             return None
+        if self.config.proxy_protocol:
+            return None  # its next owner could not know the client's address
         self.transport.pause_reading()
         return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
 

@@ -45,6 +45,7 @@ class Exchange:
     query: bytes
     headers: Fields
     http_version: str
+    started_at_s: float  # set when there is an access log
 
     def __init__(self, connection: Connection, method: str) -> None:
         self.connection = connection

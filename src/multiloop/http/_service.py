@@ -9,6 +9,7 @@ One sweep for all connections looks at deadlines twice a second and renews the D
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
@@ -107,6 +108,7 @@ class HttpService:
         self._drain_event = asyncio.Event()
         self._lifespan = Lifespan(app, self.config.lifespan, self._drain_event) if interface is Interface.ASGI else None
         self._drained: asyncio.Future[None] | None = None
+        self._adopting: set[asyncio.Task[None]] = set()  # connections before their first byte of HTTP: TLS, PROXY
         self._give_back: Callable[[socket.socket, int], bool] | None = None
         self._readers: list[RequestReader] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -138,25 +140,35 @@ class HttpService:
     ) -> None:
         """Serve an accepted, non-blocking socket. `prefix` was read from it before; `kept` came from another worker."""
         at = self.listeners[listener]
+        if self.config.proxy_protocol and not kept:
+            self._begin(self._adopt_behind_proxy(sock, at, prefix, on_first_byte, on_closed))
+        else:
+            self._adopt(sock, at, prefix, lambda: Connection(self, at, kept, on_first_byte, on_closed), on_closed)
 
-        def make() -> Any:
-            if self.config.proxy_protocol and not kept:
-                from ._proxy import expect_proxy_header
-
-                return expect_proxy_header(self, at, on_first_byte, on_closed)
-            return Connection(self, at, kept, on_first_byte, on_closed)
-
-        if at.tls_context is not None:
-            task = self.loop.create_task(self._adopt_tls(make, sock, at.tls_context, on_closed))
-            self._tls_tasks.add(task)
-            task.add_done_callback(self._tls_tasks.discard)
+    def _adopt(
+        self,
+        sock: socket.socket,
+        listener: Listener,
+        prefix: bytes,
+        make: Callable[[], Any],
+        on_closed: Callable[[], None] | None,
+    ) -> None:
+        if listener.tls_context is not None:
+            self._begin(self._adopt_tls(make, sock, listener.tls_context, on_closed))
             return
         connecting = self.loop.connect_accepted_socket(make, sock)
         waiter = _first_wait(connecting)
         if waiter is not None:
             _Connecting(connecting, waiter, prefix)
 
-    _tls_tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012 - tasks of all services, held until they end
+    def _begin(self, adopting: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(adopting)
+        self._adopting.add(task)
+        task.add_done_callback(self._begun)
+
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        self._adopting.discard(task)
+        self.connection_gone()
 
     async def _adopt_tls(
         self,
@@ -174,6 +186,31 @@ class HttpService:
             sock.close()
             if on_closed is not None:
                 on_closed()
+
+    async def _adopt_behind_proxy(
+        self,
+        sock: socket.socket,
+        listener: Listener,
+        prefix: bytes,
+        on_first_byte: Callable[[], None] | None,
+        on_closed: Callable[[], None] | None,
+    ) -> None:
+        from ._proxy_protocol import read_proxy_header
+
+        try:
+            peer, rest = await read_proxy_header(sock, prefix, self.config.first_byte_timeout, on_first_byte)
+        except (OSError, ValueError) as error:  # TimeoutError is an OSError
+            log.debug("refused a connection: %s", str(error) or "no PROXY header in time")
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # the primary may still hold a copy
+            sock.close()
+            if on_closed is not None:
+                on_closed()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        self._adopt(sock, listener, rest, lambda: Connection(self, listener, False, None, on_closed, peer), on_closed)
 
     def begin_drain(self, give_back: Callable[[socket.socket, int], bool] | None = None) -> None:
         """Begin to end: the application is told, replies close their connection, WebSockets get 1012.
@@ -208,7 +245,7 @@ class HttpService:
 
     async def drained(self) -> None:
         """Wait until no connection is left."""
-        while self.connections or self._tls_tasks:
+        while self.connections or self._adopting:
             self._drained = self.loop.create_future()
             await self._drained
 
