@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from .. import logs
+from ..cluster._failure import describe
 from ..cluster._listeners import Listener, close_listeners, open_listeners
 from ..cluster._settings import ServeSettings
 from ..http._service import HttpService
@@ -63,7 +64,8 @@ class _Single:
         try:
             await service.start()
         except Exception as error:
-            log.error("%s did not start: %s", settings.target.name, error, exc_info=error)
+            failed = describe(error)
+            log.error("%s failed: %s", settings.target.name, failed.reason, extra={"detail": failed.details})
             return NEVER_READY
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
