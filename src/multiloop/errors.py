@@ -12,6 +12,7 @@ Errors of the operating system stay what Python calls them: subclasses of OSErro
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 
 class MultiloopError(Exception):
@@ -164,6 +165,43 @@ class RemoteError(PeerError):
         return type(self), (self.type_name, self.text)
 
 
+class CommandFailed(PeerError):
+    """A command run by `exec` or `exec_file` ended with another code than 0, or by a signal.
+
+    `command`, `code` (None when a signal ended it), `signal` (its name, or None), `killed` (by us: a timeout or a
+    `kill()`), `stdout` and `stderr` (what it had written).
+    """
+
+    def __init__(
+        self, command: str, code: int | None, signal: str | None, output: tuple[Any, Any], killed: bool
+    ) -> None:
+        self.command = command
+        self.code = code
+        self.signal = signal
+        self.killed = killed
+        self.stdout, self.stderr = output
+        super().__init__(self._describe())
+
+    def _describe(self) -> str:
+        how = f"ended with code {self.code}" if self.signal is None else f"was killed by {self.signal}"
+        text = self.stderr if isinstance(self.stderr, str) else bytes(self.stderr).decode("utf-8", "replace")
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+        return f"{self.command!r} {how}" + (f": {last[:200]}" if last else "")
+
+
+class CommandTimeout(CommandFailed, TimeoutError):
+    """A command run by `exec` or `exec_file` was killed because its `timeout` was over. What it had written is in it."""
+
+    def __init__(
+        self, command: str, code: int | None, signal: str | None, output: tuple[Any, Any], timeout: float | None
+    ) -> None:
+        self.timeout = timeout
+        super().__init__(command, code, signal, output, True)
+
+    def _describe(self) -> str:
+        return f"{self.command!r} was killed after its timeout of {self.timeout} s"
+
+
 class LimitError(MultiloopError):
     """A bound was reached: raise it, or send less."""
 
@@ -187,3 +225,17 @@ class PoolFull(LimitError):
 
     def __reduce__(self) -> tuple[type[PoolFull], tuple[int, int]]:
         return type(self), (self.unfinished, self.limit)
+
+
+class MaxBufferExceeded(LimitError):
+    """A command run by `exec` or `exec_file` wrote more than `max_buffer` and was killed: raise it, or use `spawn`.
+
+    `stdout` and `stderr` are what it had written, cut at the limit.
+    """
+
+    def __init__(self, stream: str, limit_bytes: int) -> None:
+        super().__init__(f"{stream} is over max_buffer={limit_bytes} bytes")
+        self.stream = stream
+        self.limit_bytes = limit_bytes
+        self.stdout: str | bytes = ""
+        self.stderr: str | bytes = ""

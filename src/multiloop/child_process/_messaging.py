@@ -1,0 +1,127 @@
+"""The message channel between a program and its child, with the same face on both sides.
+
+What lives here: `Messaging`, which `ChildProcess` and the child's `parent` share. What must not: processes.
+
+Rules (Node's child_process)
+* 'message' (value, handle) in the order of the sends, also when a handle waits for its descriptor. What comes while
+  nobody listens is kept for the first listener.
+* `disconnect()` sends what was sent, then closes. 'disconnect' comes once on each side; `connected` is False before it.
+* A socket that was sent is closed here, unless `keep_open=True`: it has one owner.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+from .._limits import CHILD_PENDING_MESSAGES
+from .._wire.frames import Frame, dumps, loads
+from ..events import EventEmitter
+from ..ipc import Channel, ChannelEnds
+from ..loop import AnyOperation, ErrorFirst, launch
+from ._handles import give, take
+
+_WITH_HANDLE = 1  # the frame's kind: (what the handle is, value), and its descriptor
+
+
+class Messaging(EventEmitter):
+    """`send`, 'message', `disconnect`, 'disconnect', `connected`."""
+
+    channel: Channel | None = None
+    connected: bool = False
+    _pending: deque[tuple[Any, Any]] | None = None
+    _flush_queued: bool = False
+
+    def _open_channel(self, ends: ChannelEnds, max_message_bytes: int, name: str) -> None:
+        self.channel = Channel(
+            ends,
+            self._plain_arrived,
+            self._channel_closed,
+            on_error=self._channel_failed,
+            max_message_bytes=max_message_bytes,
+            name=name,
+        )
+        self.channel.handlers[_WITH_HANDLE] = self._handle_arrived
+        self.connected = True
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+    def send(self, message: Any, handle: Any = None, *, keep_open: bool = False) -> bool:
+        """Send a value, and with it a socket, server or descriptor. False: wait for `drain()`, or nobody is there.
+
+        The value is taken as it is now (pickled). Never raises for a peer that is gone.
+
+        Args:
+            handle: a `net.Socket`, `net.Server`, `socket.socket`, a file, or a descriptor as int. The other side gets
+                the same kind of thing as second argument of 'message'; a file arrives as a descriptor, and None is what
+                got lost on the way.
+            keep_open: do not close a connection here after it was sent.
+
+        Raises:
+            NotSendable: a part of the value cannot be pickled; the message names the path to it. Nothing was sent.
+            FrameTooLarge: it is larger than `max_message_size`. Nothing was sent.
+        """
+        channel = self.channel
+        if channel is None or not self.connected:
+            return False
+        if handle is None:
+            return channel.send(message)
+        with give(handle, keep_open) as (kind, descriptor):
+            body, buffers = dumps((kind, message))
+            return channel.send_frame(_WITH_HANDLE, body, [bytes(buffer) for buffer in buffers], [descriptor])
+
+    def drain(self, *, callback: ErrorFirst | None = None) -> AnyOperation[bool]:
+        """Wait until there is room to send again. The result: True to go on, False when the channel is closed."""
+        return launch(self._drain(), callback)  # type: ignore[no-any-return]
+
+    async def _drain(self) -> bool:
+        return self.channel is not None and await self.channel.drain()
+
+    def disconnect(self) -> None:
+        """Close the channel, after what was sent has left; 'disconnect' follows. Calling it again changes nothing."""
+        if self.connected and self.channel is not None:
+            self.connected = False
+            self.channel.close()
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+    def _plain_arrived(self, value: Any, descriptors: tuple[int, ...]) -> None:
+        self._arrived(value, None)
+
+    def _handle_arrived(self, frame: Frame) -> None:
+        kind, value = loads(frame.body, frame.buffers)
+        self._arrived(value, take(kind, frame.descriptors[0]))
+
+    def _arrived(self, value: Any, handle: Any) -> None:
+        if self._pending is None and self.listener_count("message"):
+            self.emit("message", value, handle)  # the channel calls us through the hub
+            return
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append((value, handle))
+        if len(self._pending) >= CHILD_PENDING_MESSAGES and self.channel is not None:
+            self.channel.pause_reading()
+
+    def _listeners_changed(self, name: Hashable, count: int) -> None:
+        if name == "message" and count and self._pending is not None and not self._flush_queued:
+            self._flush_queued = True
+            if self.channel is not None:
+                self.channel._hub.loop.call_soon(self._flush_pending)
+
+    def _flush_pending(self) -> None:
+        self._flush_queued = False
+        channel, pending = self.channel, self._pending
+        while pending and self.listener_count("message") and channel is not None:
+            value, handle = pending.popleft()
+            channel._hub.call(self.emit, "message", value, handle)
+        if not pending:
+            self._pending = None
+            if channel is not None:
+                channel.resume_reading()
+
+    def _channel_failed(self, error: BaseException) -> None:
+        """A message could not be unpickled, or the stream is broken."""
+        self.emit("error", error)
+
+    def _channel_closed(self) -> None:
+        self.connected = False
+        self.emit("disconnect")

@@ -1,0 +1,120 @@
+"""The child's side of the message channel: `child_process.parent`.
+
+What lives here: `Parent`, and finding the channel in the environment. What must not: the parent's side (`_child`).
+
+* The variable is taken out of the environment when `multiloop.child_process` is first imported, and is believed only in
+  the process for which it was made: a grandchild inherits the variable but not the descriptors.
+* The channel attaches to the first loop that runs in the main thread. What was sent before is sent then.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Hashable
+from typing import Any, Self
+
+from ..ipc import ChannelEnds
+from ..loop import Handle, Hub, on_new_hub
+from ._child import CHANNEL_VARIABLE
+from ._messaging import Messaging
+
+
+class Parent(Messaging):
+    """The program that started this one: `send`, 'message', `disconnect`, 'disconnect', `connected`.
+
+    While somebody listens for 'message' or 'disconnect' the channel keeps this program going, as in Node; without a
+    listener it does not (`ref()` and `unref()` decide otherwise).
+    """
+
+    def __init__(self, ends: ChannelEnds, max_message_bytes: int) -> None:
+        self._ends = ends
+        self._max_message_bytes = max_message_bytes
+        self._unsent: deque[tuple[Any, Any, bool]] = deque()
+        self._kept: bool | None = None  # what ref() or unref() has decided
+        self._disconnect_early = False
+        self.connected = True
+        on_new_hub(self._loop_runs)
+
+    def _loop_runs(self, of: Hub) -> None:
+        if self.channel is not None or threading.current_thread() is not threading.main_thread():
+            return
+        of.loop.call_soon(self._attach, of)
+
+    def _attach(self, of: Hub) -> None:
+        if self.channel is not None:
+            return
+        self._open_channel(self._ends, self._max_message_bytes, "to the parent")
+        self._count()
+        while self._unsent:
+            message, handle, keep_open = self._unsent.popleft()
+            Messaging.send(self, message, handle, keep_open=keep_open)
+        if self._disconnect_early:
+            self.disconnect()
+
+    def send(self, message: Any, handle: Any = None, *, keep_open: bool = False) -> bool:
+        """As `ChildProcess.send`. Before the loop runs it is kept until then."""
+        if self.channel is None and self.connected:
+            self._unsent.append((message, handle, keep_open))
+            return True
+        return super().send(message, handle, keep_open=keep_open)
+
+    def disconnect(self) -> None:
+        """As `ChildProcess.disconnect`."""
+        if self.channel is None:
+            self._disconnect_early = True
+        super().disconnect()
+
+    # -- keeping the program going ---------------------------------------------------------------------------------
+    def _listeners_changed(self, name: Hashable, count: int) -> None:
+        super()._listeners_changed(name, count)
+        if name in ("message", "disconnect"):
+            self._count()
+
+    def wants_loop(self) -> bool:
+        """Whether there is a reason to run a loop for the channel."""
+        if not self.connected:
+            return False
+        if self._kept is not None:
+            return self._kept or bool(self._unsent)
+        return bool(self._unsent) or self.listener_count("message") + self.listener_count("disconnect") > 0
+
+    def _count(self) -> None:
+        if self.channel is not None:
+            heard = self.listener_count("message") + self.listener_count("disconnect") > 0
+            handle: Handle = self.channel
+            if heard if self._kept is None else self._kept:
+                handle.ref()
+            else:
+                handle.unref()
+
+    def ref(self) -> Self:
+        """Let the channel keep this program going, whoever listens."""
+        self._kept = True
+        self._count()
+        return self
+
+    def unref(self) -> Self:
+        """Let this program end although the channel is open and somebody listens."""
+        self._kept = False
+        self._count()
+        return self
+
+    def __repr__(self) -> str:
+        return f"<parent {'connected' if self.connected else 'disconnected'}>"
+
+
+def find_parent() -> Parent | None:
+    """Return our side of the channel, if this process was started with one; to be called once."""
+    numbers = os.environ.pop(CHANNEL_VARIABLE, "")
+    try:
+        parent_pid, stream, descriptors, max_message_bytes = map(int, numbers.split(":"))
+    except ValueError:
+        return None
+    if parent_pid != os.getppid():
+        return None
+    try:
+        return Parent(ChannelEnds.from_fds(stream, descriptors), max_message_bytes)
+    except OSError:
+        return None
