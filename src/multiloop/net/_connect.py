@@ -162,7 +162,7 @@ async def _connect(socket: Socket, options: ConnectOptions) -> Socket:
 
 
 def _failed(socket: Socket, error: Exception) -> None:
-    op = socket._attempt
+    op, socket._attempt = socket._attempt, None  # no cycle with the error: an operation nobody awaits must be missed
     if isinstance(op, Operation) and socket.listener_count("error"):
         op.add_done_callback(_seen)  # somebody is told below: the operation need not be awaited, too
     socket.error = error

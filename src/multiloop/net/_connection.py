@@ -80,8 +80,10 @@ class Connection(Handle, EventEmitter):
         self._incoming.made()
         if self._outgoing.ended:
             self._close_writing()
+        self._attempt = None
         if self._on_made is not None:
             self._on_made()
+            self._on_made = None
 
     def _apply_options(self) -> None:
         raw = self._raw()

@@ -7,7 +7,8 @@ Rules
   each chunk as it comes; with `resume()` and no listener they are dropped, as in Node), False (`pause()`: the kernel's
   read stops at once; a `read()` lets it go on for as long as it waits).
 * Chunks are handed on in order: while some are kept, new ones go behind them.
-* 'end' comes once everything before it was taken and somebody was there to notice: a listener, or a reader who got b"".
+* 'end' comes once everything before it was taken. One who reads with `read()` is told first (b""), so that it may still
+  answer, unless our side was ended already.
 * A reader who is cancelled loses nothing: what it waits for is a signal, the bytes stay here until it takes them.
 """
 
@@ -42,6 +43,7 @@ class Incoming:
         "_end_seen",
         "_error",
         "_flush_queued",
+        "_has_reader",
         "_listener",
         "_mark_bytes",
         "_protocol",
@@ -71,13 +73,15 @@ class Incoming:
         self._error: BaseException | None = None
         self._wake: Callable[[], None] | None = None  # the one reader who waits
         self._read_all = False
+        self._has_reader = False  # somebody uses read(), not listeners
 
     # -- from the transport ----------------------------------------------------------------------------------------
     def made(self) -> None:
         """The connection stands: apply what was asked for before."""
         if self._stopped:
-            self._stopped = False
-            self._stop()
+            self._stop_kernel()
+            # uvloop starts to read after this turn all the same: stop it again. A chunk that slipped in is kept.
+            self._protocol.hub.loop.call_soon(self._stop_kernel)
 
     def keep(self, data: bytes) -> None:
         """Take a chunk that no listener takes now."""
@@ -95,8 +99,8 @@ class Incoming:
         self._end_seen = True
         if self._wake is not None:
             self._wake()
-        elif self.flowing:
-            self._maybe_end()
+        else:
+            self.maybe_end()
 
     def lost(self, error: BaseException | None) -> bool:
         """The connection is gone: what is kept can still be read, then `error` is raised. Whether a reader was told."""
@@ -117,6 +121,7 @@ class Incoming:
     def listen(self, listener: Callable[[bytes], Any] | None) -> None:
         """Hand chunks to this listener from now on; None: the last one was removed."""
         self._listener = listener
+        self._has_reader = self._has_reader and listener is None
         if listener is None:
             self.flowing = None if self.flowing else self.flowing
         elif self.flowing is None:
@@ -164,7 +169,7 @@ class Incoming:
         if self.flowing:
             if not self._end_seen and not self._closed:
                 self._protocol.deliver = self._listener or _drop
-            self._maybe_end()
+            self.maybe_end()
 
     # -- readers ---------------------------------------------------------------------------------------------------
     def start_read(self, size_bytes: int) -> None:
@@ -173,6 +178,7 @@ class Incoming:
             raise UsageError("this socket has a 'data' listener: read with listeners or with read(), not with both")
         if self._wake is not None:
             raise UsageError("another read() of this socket is waiting: one reader at a time")
+        self._has_reader = True
         if self.flowing:  # resume() without a listener
             self.flowing = None
             self._protocol.deliver = None
@@ -181,6 +187,7 @@ class Incoming:
 
     async def read(self, size_bytes: int) -> bytes:
         """Wait for up to `size_bytes`, or for EVERYTHING; b"" at the end."""
+        self._has_reader = True
         while (data := self.take(size_bytes)) is None:
             self.start_read(size_bytes)
             signal: asyncio.Future[None] = self._protocol.hub.loop.create_future()
@@ -258,20 +265,25 @@ class Incoming:
         if not self._end_noticed:
             self._end_noticed = True
             # One turn later: what the reader writes on seeing the end still goes out before this side is ended, too.
-            self._protocol.hub.loop.call_soon(self._maybe_end)
+            self._protocol.hub.loop.call_soon(self.maybe_end)
 
     # -- the state -------------------------------------------------------------------------------------------------
-    def _maybe_end(self) -> None:
-        if self._end_seen and not self._chunks and not self.end_emitted and (self.flowing or self._end_noticed):
-            self.end_emitted = True
-            self._socket._ended_by_peer()
+    def maybe_end(self) -> None:
+        """Emit 'end' if it is time."""
+        if self._end_seen and not self._chunks and not self.end_emitted and self.flowing is not False:
+            if self._end_noticed or not self._has_reader or self._socket._outgoing.ended:
+                self.end_emitted = True
+                self._socket._ended_by_peer()
 
     def _stop(self) -> None:
         if not self._stopped:
             self._stopped = True
-            transport = self._socket._transport
-            if transport is not None and not self._end_seen and not self._socket.destroyed:
-                transport.pause_reading()
+            self._stop_kernel()
+
+    def _stop_kernel(self) -> None:
+        transport = self._socket._transport
+        if self._stopped and transport is not None and not self._end_seen and not self._socket.destroyed:
+            transport.pause_reading()
 
     def _go(self) -> None:
         if self._stopped:

@@ -117,6 +117,7 @@ class Server(Handle, EventEmitter):
             opening, self._opening = self._opening, None
             if self._emit_error_if_heard(error) and isinstance(opening, Operation):
                 opening.add_done_callback(_seen)  # somebody knows: the operation need not be awaited, too
+            del opening  # this frame is in the error's traceback: in a cycle with it nobody would miss the operation
             raise
         except BaseException:
             self._opening = None

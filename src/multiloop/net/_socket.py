@@ -135,6 +135,7 @@ class Socket(Connection):
         self._outgoing.end(callback)
         if first and self._transport is not None and not self.destroyed:
             self._close_writing()
+            self._incoming.maybe_end()
 
     @property
     def write_buffer_size(self) -> int:
