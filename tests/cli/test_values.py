@@ -264,6 +264,12 @@ def test_what_cannot_go_together_is_one_line(said: dict[str, Any], words: str) -
     assert words in mistake(**said)
 
 
+def test_workers_0_passes_over_what_is_said_for_every_run() -> None:
+    assert gathered("/", {"MULTILOOP_POLICY": "shared", "MULTILOOP_RELOAD": "1"}, workers="0").supervisor.workers == 0
+    assert "--standby" in mistake("/", {"MULTILOOP_WORKERS": "0"}, standby="1")
+    assert "--policy" in mistake("/", {"MULTILOOP_POLICY": "shared"}, workers="0", policy="shared")
+
+
 def test_workers_0_with_dev_serves_here_without_reloading() -> None:
     settings = gathered(workers="0", dev=True)
     assert not settings.reload

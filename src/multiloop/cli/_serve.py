@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..cluster._settings import ServeSettings
-from ._options import GROUPS, TARGET
+from ._options import GROUPS, TARGET, Option
 from ._preflight import check
 from ._settings import build
 from ._sources import Settings, gather
@@ -47,14 +47,19 @@ def _check(settings: Settings, wanted: ServeSettings) -> int:
     for title, options in (("Target", (TARGET,)), *((group.title, group.options) for group in GROUPS)):
         print(f"\n# {title}")
         for option in options:
-            setting = settings[option.name]
-            if setting.value is None:
-                print(f"# {option.name}: not set")
-                continue
-            shown = '"..."' if "password" in option.name else option.kind.write(setting.value)
-            source = setting.source
-            if option.name == "workers" and setting.value == "auto":
-                source = f"{source}; {wanted.supervisor.workers} here"
-            line = f"{option.name} = {shown}"
-            print(f"{line:<44} # {source}" if option.in_files else f"# {line:<42} # {source}")
+            print(_line(option, settings, wanted))
     return 0
+
+
+def _line(option: Option, settings: Settings, wanted: ServeSettings) -> str:
+    """One option in TOML, so that what is printed is a file for --config."""
+    value, source = settings[option.name].value, settings[option.name].source
+    if value is None:
+        return f"# {option.name}: not set"
+    if option.name in ("host", "port") and all(address.host is None for address in wanted.listen):
+        return f"# {option.name}: not listened on"
+    if option.name == "workers" and value == "auto":
+        source = f"{source}; {wanted.supervisor.workers} here"
+    shown = option.kind.write(value) if "password" not in option.name else '"..."'
+    line = f"{option.name} = {shown}" if option.in_files else f"# {option.name} = {shown}"
+    return f"{line:<44} # {source}"

@@ -16,9 +16,10 @@ from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
 from ..logs import LogSettings
 from ._options import OPTIONS
-from ._sources import Settings
+from ._sources import COMMAND_LINE, Settings
 
-# What only a cluster has: asking for it with --workers 0 is a mistake, not something to forget silently.
+# What only a cluster has. Asking for it beside --workers 0 is a mistake, not something to forget silently; what a file or
+# the environment says for every run is passed over, so that `--workers 0` is all that debugging needs.
 _CLUSTER_ONLY = (
     *("policy", "standby", "startup-timeout", "hang-timeout", "restart-max", "restart-window", "control"),
     *("max-requests", "max-rss", "max-lifetime", "recycle-jitter", "reload", "reload-dir"),
@@ -112,11 +113,12 @@ def _hosts(settings: Settings, backlog: int) -> list[ListenAddress]:
 
 def _check_combinations(settings: Settings, workers: int) -> None:
     def given(name: str) -> bool:
-        return settings[name].is_given and settings[name].value not in (None, False, (), 0)
+        return settings[name].is_given and settings[name].value != OPTIONS[name].default_value()
 
     if workers == 0:
         for name in _CLUSTER_ONLY:
-            if given(name) and settings[name].value != "":
+            source = settings[name].source
+            if given(name) and source in (COMMAND_LINE, settings["workers"].source):
                 raise ConfigError(f"--{name} needs workers: --workers 0 serves in this process, without a cluster")
     needs = [("uds-mode", "uds"), ("tls-require-client-cert", "tls-ca")]
     needs += [(name, "tls-cert") for name in ("tls-key", "tls-key-password", "tls-ca", "tls-ciphers")]

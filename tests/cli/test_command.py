@@ -1,0 +1,302 @@
+"""The command as people meet it: real processes, every mistake one line and a documented exit code, nobody left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.support import environment, wait_until
+
+from multiloop.cli._options import GROUPS, OPTIONS
+from multiloop.cluster._exit_codes import ExitCode
+
+ASGI = """\
+import os
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": kind + ".complete"})
+            if kind == "lifespan.shutdown":
+                print("shut down", flush=True)
+                return
+    body = f"{os.getpid()} {os.environ.get('GREETING')}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+def make(): return app
+number = 7
+"""
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text(ASGI)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no luck today')\n")
+    return tmp_path
+
+
+def multiloop(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "multiloop", *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+def mistake(folder: Path, code: int, *arguments: str, **variables: str) -> str:
+    """Run what must be refused: one line, this exit code, soon."""
+    began = time.monotonic()
+    done = multiloop(folder, *arguments, **variables)
+    assert time.monotonic() - began < 4  # promised within one on a machine of one's own
+    assert done.returncode == code, done
+    assert re.match(r"multiloop: |\S+Z CRITICAL primary ", done.stderr)  # said here, or found by the first worker
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve on a free port; gives the process and the URL that it said."""
+    log = folder / "log"
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multiloop", "serve", "--port", "0", *arguments],
+            cwd=folder,
+            env=environment(MULTILOOP_CONTROL=str(folder / "control.sock"), **variables),
+            stdout=out,
+            stderr=out,
+            text=True,
+        )
+    try:
+        wait_until(lambda: "serving" in log.read_text() or process.poll() is not None)
+        found = re.search(r"https?://\S+|unix:\S+", log.read_text())
+        assert found is not None, log.read_text()
+        yield process, found[0].rstrip(",")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        return str(reply.read().decode())
+
+
+# --- the command itself -------------------------------------------------------------------------------------------
+def test_version_says_what_runs(tmp_path: Path) -> None:
+    done = multiloop(tmp_path, "--version")
+    assert re.fullmatch(r"multiloop \S+ \(CPython 3\.\S+ on \w+, loop \S+.*, (pure Python|compiled)\)\n", done.stdout)
+
+
+def test_the_installed_script_is_the_same_command() -> None:
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert pyproject["project"]["scripts"]["multiloop"] == "multiloop.cli:main"
+
+
+def test_help_names_every_option_and_fits_a_screen_s_width(tmp_path: Path) -> None:
+    done = multiloop(tmp_path, "serve", "--help")
+    assert done.returncode == 0
+    for option in OPTIONS.values():
+        assert re.search(rf"--(\[no-\])?{option.name}\b", done.stdout), option.name
+    for group in GROUPS:
+        assert f"{group.title}:" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 120
+
+
+def test_help_into_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m multiloop serve --help | true", shell=True, env=environment(), capture_output=True
+    )
+    assert done.stderr == b""
+
+
+def test_every_option_and_exit_code_stands_in_the_reference() -> None:
+    table = (REFERENCE / "options.md").read_text()
+    said = set(re.findall(r"--(?:no-)?([a-z-]+)", table)) | set(re.findall(r"--([a-z-]+)", table))
+    # What no other server has needs no translation.
+    own = {"standby", "restart-max", "restart-window", "dev", "config", "startup-timeout", "first-byte-timeout"}
+    own |= {"body-idle-timeout", "body-min-rate", "write-timeout", "tls-handshake-timeout", "max-body-size"}
+    own |= {"max-requests-per-connection", "wsgi-queue"}
+    assert set(OPTIONS) - said - own == set()
+    codes = dict(re.findall(r"^\| (\d+) \| (.+) \|$", (REFERENCE / "command-line.md").read_text(), re.MULTILINE))
+    assert {int(code) for code in codes} == {int(code) for code in ExitCode} | {130}
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("code", "arguments", "words"),
+    [
+        (2, ["serve"], "no target"),
+        (2, ["serve", "main:app", "--prot", "80"], "--port"),
+        (2, ["serve", "main:app", "--port", "eighty"], "whole number"),
+        (2, ["serve", "main:app", "--workers", "-1"], "0 to 1024"),
+        (2, ["serve", "main:app", "more"], "unexpected extra argument"),
+        (2, ["sevre"], "no such command"),
+        (2, ["scale", "none"], "not a valid integer"),
+        (2, ["serve", "main:app", "--app-dir", "none"], "not a folder"),
+        (2, ["serve", "main:app", "--reload", "--reload-dir", "none"], "not a folder"),
+        (2, ["serve", "main:app", "--env-file", "none"], "No such file"),
+        (2, ["serve", "main:app", "--env-file", "main.py"], "line 1: write NAME=value"),
+        (2, ["serve", "main:app", "--tls-cert", "none.pem"], "No such file"),
+        (2, ["serve", "main:app", "--tls-cert", "main.py"], "cannot be used"),
+        (2, ["serve", "main:app", "--trusted-proxies", "everybody"], "an address, a network or unix"),
+        (2, ["serve", "main:app", "--log-file", "/none/x.log"], "cannot be opened"),
+        (2, ["serve", "main:app", "--log-config", "main.py"], "no logging configuration"),
+        (4, ["serve", "nosuch:app"], "no module named 'nosuch'"),
+        (4, ["serve", "main.py"], "write main:app"),
+        (4, ["serve", "src/main.py:make"], "write main:make with --app-dir src"),
+        (4, ["serve", ":app"], "module:attribute"),
+        (4, ["serve", "main:nosuch"], "no attribute 'nosuch'"),
+        (4, ["serve", "main:nosuch", "--workers", "0"], "no attribute 'nosuch'"),
+        (5, ["serve", "main:number"], "not an application"),
+        (5, ["serve", "main:make"], "--factory"),
+        (5, ["serve", "main:number", "--check"], "not an application"),
+        (6, ["serve", "main:app", "--host", "192.0.2.1"], "no such address"),
+        (6, ["serve", "main:app", "--uds", "none/x.sock"], "folder does not exist"),
+        (6, ["serve", "main:app", "--fd", "77"], "not open"),
+        (7, ["status", "--control", "none.sock"], "no such socket"),
+        (7, ["stop", "--control", "none.sock"], "no such socket"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_every_mistake_is_one_line(folder: Path, code: int, arguments: list[str], words: str) -> None:
+    assert words in mistake(folder, code, *arguments, MULTILOOP_CONTROL="" if "status" in arguments else "c.sock")
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_busy_port_is_one_line_and_no_worker_starts(folder: Path, workers: str) -> None:
+    (folder / "main.py").write_text("open('imported', 'w')\n" + ASGI)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "in use" in mistake(folder, 6, "serve", "main:app", "--port", port, "--workers", workers)
+    assert not (folder / "imported").exists()
+
+
+def test_an_application_that_raises_is_its_traceback_once_and_exit_code_3(folder: Path) -> None:
+    for more in (["--workers", "0"], ["--check"]):
+        done = multiloop(folder, "serve", "broken:app", "--port", "0", *more)
+        assert done.returncode == ExitCode.NEVER_READY
+        assert done.stderr.count("Traceback") == 1
+        assert done.stderr.count("RuntimeError: no luck today") == 2  # in the line, and where the traceback ends
+        assert "/multiloop/" not in done.stderr
+
+
+# --- --check ------------------------------------------------------------------------------------------------------
+def test_check_prints_what_is_in_force_as_a_file_that_config_takes(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.multiloop]\ngrace = 5\n")
+    done = multiloop(folder, "serve", "main:app", "--check", "--port", "9000", MULTILOOP_MAX_RSS="1GiB")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^port = 9000 +# command line$", done.stdout, re.MULTILINE)
+    assert re.search(r"^max-rss = 1073741824 +# MULTILOOP_MAX_RSS$", done.stdout, re.MULTILINE)
+    assert re.search(r"^grace = 5 +# pyproject.toml$", done.stdout, re.MULTILINE)
+    assert re.search(r"^keep-alive-timeout = 15 +# default$", done.stdout, re.MULTILINE)
+    assert "main:app (asgi)" in done.stdout
+    (folder / "pyproject.toml").unlink()
+    (folder / "c.toml").write_text(done.stdout)
+    again = multiloop(folder, "serve", "--check", "--config", "c.toml")
+    assert tomllib.loads(again.stdout) == tomllib.loads(done.stdout)
+
+
+def test_check_never_prints_a_password(folder: Path) -> None:
+    import trustme
+
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "c.pem"))
+    done = multiloop(folder, "serve", "main:app", "--check", "--tls-cert", "c.pem", MULTILOOP_TLS_KEY_PASSWORD="geheim")
+    assert done.returncode == 0, done.stderr
+    assert "geheim" not in done.stdout + done.stderr
+
+
+# --- one process --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_workers_0_serves_in_this_process_until_it_is_told_to_stop(folder: Path, loop: str) -> None:
+    (folder / ".env").write_text("GREETING='hello there'\n")
+    arguments = ["main:app", "--workers", "0", "--loop", loop, "--env-file", ".env", "--access-log"]
+    with serving(folder, *arguments) as (process, url):
+        assert get(f"{url}/a%1b") == f"{process.pid} hello there"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    log = (folder / "log").read_text()
+    assert log.count("shut down") == 1
+    assert '"GET /a%1b HTTP/1.1" 200' in log
+
+
+def test_workers_0_listens_on_a_unix_socket_and_removes_it(folder: Path) -> None:
+    path = folder / "a.sock"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multiloop", "serve", "main:app", "--workers", "0", "--uds", str(path)],
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_until(path.exists)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200")
+    assert "listens there already" in mistake(folder, 6, "serve", "main:app", "--workers", "0", "--uds", str(path))
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not path.exists()
+
+
+def test_workers_0_takes_an_inherited_descriptor(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        fd = server.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "multiloop", "serve", "main:app", "--workers", "0", "--fd", str(fd)],
+            cwd=folder,
+            env=environment(),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(fd,),
+        )
+        port = server.getsockname()[1]
+    assert get(f"http://127.0.0.1:{port}/").startswith(str(process.pid))
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+# --- a cluster ----------------------------------------------------------------------------------------------------
+def test_a_server_is_asked_reloaded_scaled_and_stopped(folder: Path) -> None:
+    control = str(folder / "control.sock")
+    with serving(folder, "main:app", "--workers", "1") as (process, url):
+        worker = get(url).split()[0]
+        assert worker != str(process.pid)
+        status = multiloop(folder, "status", "--control", control)
+        assert "main:app on http://127.0.0.1:" in status.stdout
+        assert worker in status.stdout
+        found: Mapping[str, object] = json.loads(multiloop(folder, "status", "--json", "--control", control).stdout)
+        assert found["pid"] == process.pid
+        assert multiloop(folder, "scale", "2", "--control", control).stdout == "scaling to 2 workers\n"
+        assert multiloop(folder, "reload", "--control", control).stdout == "reloaded: generation 2, 2 workers\n"
+        assert get(url).split()[0] != worker
+        (folder / "main.py").write_text("raise RuntimeError('no luck today')\n")
+        assert "no luck today" in mistake(folder, 8, "reload", "--control", control)
+        assert get(url).endswith("None")
+        assert multiloop(folder, "stop", "--control", control).stdout == f"stopped {process.pid}\n"
+        assert process.wait(10) == 0
+    assert not os.path.exists(control)
