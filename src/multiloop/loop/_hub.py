@@ -7,7 +7,7 @@ Rules
 * Every callback of a user is called through `Hub.call`: errors go to one place, a coroutine it returns is awaited and
   counted, and `next_tick` is drained after it (Node's order L4, for our callbacks).
 * `refs` counts what keeps `run` going: open, ref'd handles and operations in flight. Nobody else writes it than
-  `retain`, `release` and the two inlined copies in `_offload`.
+  `retain`, `release` and their inlined copies in `_operation`, `_offload` and `_completions`.
 * Works on any asyncio loop, also one that `run` did not start: then errors go to the loop's exception handler.
 """
 

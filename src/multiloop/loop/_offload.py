@@ -1,101 +1,48 @@
-"""The threads on which blocking calls run.
+"""The door to the threads on which blocking calls run.
 
-What lives here: `offload` (public) and `offload_to` (for the modules above): one hop for a whole logical operation,
-results handed to the loop in batches with one wake-up. What must not: what is called.
+What lives here: `offload` (public) and `offload_to` (for the modules above): one hop for a whole logical operation.
+What must not: what is called; how threads are kept (`_threads`) and results come back (`_completions`).
+
+    offload_to → Threads.submit ║ a thread: function(*args) → Completions.done ║ the loop: op settled
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
-import queue
-import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .._limits import OFFLOAD_THREADS
+from .._limits import OFFLOAD_MAX_THREADS, OFFLOAD_THREADS
+from ..errors import ConfigError
+from ._completions import Completions
 from ._hub import Hub, hub
-from ._operation import AnyOperation, Operation, begin
+from ._operation import AnyOperation, CallbackOperation, ErrorFirst, Operation, begin
+from ._threads import Threads
 
 T = TypeVar("T")
 
-_Job = tuple[
-    "_Completions",
-    AnyOperation[Any],
-    Callable[..., Any],
-    tuple[Any, ...],
-    contextvars.Context,
-    Callable[[Any], Any] | None,
-]
+_threads: Threads | None = None
 
 
-class _Completions:
-    """Finished jobs on their way to one loop: appended by threads, drained by the loop with one wake-up."""
-
-    __slots__ = ("_armed", "_done", "_hub", "_lock")
-
-    def __init__(self, of: Hub) -> None:
-        self._hub = of
-        self._done: deque[tuple[AnyOperation[Any], Any, BaseException | None, Callable[[Any], Any] | None]] = deque()
-        self._lock = threading.Lock()
-        self._armed = False
-
-    def put(
-        self, op: AnyOperation[Any], value: Any, error: BaseException | None, discard: Callable[[Any], Any] | None
-    ) -> None:
-        with self._lock:
-            self._done.append((op, value, error, discard))
-            wake = not self._armed
-            self._armed = True
-        if wake:
-            try:
-                self._hub.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                if discard is not None and error is None:
-                    discard(value)
-
-    def _drain(self) -> None:
-        with self._lock:
-            self._armed = False
-            done, self._done = self._done, deque()
-        for op, value, error, discard in done:
-            if error is not None:
-                op._fail(error)
-            elif not op._succeed(value) and discard is not None:
-                discard(value)
+def _thread_limit() -> int:
+    text = os.environ.get("MULTILOOP_THREADS", "").strip()
+    if not text:
+        return OFFLOAD_THREADS
+    if not text.isdecimal() or not 1 <= int(text) <= OFFLOAD_MAX_THREADS:
+        raise ConfigError(f"MULTILOOP_THREADS={text!r}: give a number from 1 to {OFFLOAD_MAX_THREADS}")
+    return int(text)
 
 
-class _Threads:
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._count = 0
-        self._limit = int(os.environ.get("MULTILOOP_THREADS", OFFLOAD_THREADS))
-        self._lock = threading.Lock()
-        self._idle = 0
-
-    def submit(self, job: _Job) -> None:
-        self._jobs.put(job)
-        if self._count < self._limit:
-            with self._lock:
-                if self._count < self._limit:
-                    self._count += 1
-                    threading.Thread(target=self._work, name=f"multiloop-offload-{self._count}", daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            completions, op, function, args, context, discard = self._jobs.get()
-            if op.done():
-                continue
-            try:
-                value, error = context.run(function, *args), None
-            except BaseException as raised:
-                value, error = None, raised
-            completions.put(op, value, error, discard)
-            del completions, op, function, args, context, discard, value, error
-
-
-_threads = _Threads()
+def completions_of(of: Hub) -> Completions:
+    """Return what the offload keeps for this loop; made on first use."""
+    global _threads
+    if of.completions is None:
+        if _threads is None:
+            _threads = Threads(_thread_limit())
+        of.completions = Completions(of, _threads)
+    return of.completions
 
 
 def offload_to(
@@ -105,19 +52,49 @@ def offload_to(
     *,
     slow: bool = False,
     discard: Callable[[Any], Any] | None = None,
+    context: contextvars.Context | None = None,
 ) -> None:
     """Run `function(*args)` on a thread and settle `op` with its outcome.
 
     Args:
         slow: the call waits for the outside world for long (names): such calls get at most half of the threads.
         discard: frees a result that comes after a cancel (closes a descriptor).
+        context: what the function runs in. None for functions of ours, which call no code of users: a copy costs.
     """
-    of = op._hub
+    completions = op._hub.completions or completions_of(op._hub)
     try:
-        completions: _Completions = of.loop._multiloop_completions  # type: ignore[attr-defined]
+        if slow:
+            completions.threads.submit_slow((completions, op, function, args, context, discard))
+        else:
+            completions.threads.submit((completions, op, function, args, context, discard))
+    except RuntimeError as error:  # no thread can be started: the call must not settle inside this one
+        op._hub.loop.call_soon(op._fail, error)
+
+
+def call(
+    callback: ErrorFirst | None,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    discard: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Make an operation and run `function(*args)` for it: `begin` and `offload_to` in one, for functions of ours."""
+    loop = asyncio.get_running_loop()
+    try:
+        of: Hub = loop._multiloop_hub  # type: ignore[attr-defined]
     except AttributeError:
-        completions = of.loop._multiloop_completions = _Completions(of)  # type: ignore[attr-defined]
-    _threads.submit((completions, op, function, args, contextvars.copy_context(), discard))
+        of = hub()
+    completions = of.completions or completions_of(of)
+    op: AnyOperation[Any]
+    if callback is None:
+        of.refs += 1
+        op = Operation(loop=loop)
+    else:
+        op = CallbackOperation(of, callback)
+    try:
+        completions.threads.submit((completions, op, function, args, None, discard))
+    except RuntimeError as error:
+        loop.call_soon(op._fail, error)
+    return op
 
 
 def offload(function: Callable[..., T], *args: Any) -> Operation[T]:
@@ -127,5 +104,17 @@ def offload(function: Callable[..., T], *args: Any) -> Operation[T]:
     one that runs goes on to its end, since a thread cannot be stopped. For CPU-bound work use `multiloop.pool`.
     """
     op = begin(None, hub())
-    offload_to(op, function, args)
+    offload_to(op, function, args, context=contextvars.copy_context())
     return op
+
+
+def _forked() -> None:
+    # The threads stayed in the parent, with the calls they had: a child begins anew.
+    global _threads
+    if _threads is not None:
+        _threads.forked = True
+        _threads = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

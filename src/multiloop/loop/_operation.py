@@ -24,22 +24,30 @@ from ._hub import Hub, hub
 T = TypeVar("T")
 
 
+class _HubOfLoop:
+    """Finds an operation's hub when it is asked for: most operations end without asking."""
+
+    def __get__(self, op: Operation[Any], owner: type[Any]) -> Hub:
+        return op.get_loop()._multiloop_hub  # type: ignore[attr-defined,no-any-return]
+
+
 class Operation(asyncio.Future[T]):
     """A started asynchronous operation. Await it, or `async with` it where its result is a resource."""
 
-    __slots__ = ("_counted", "_entered", "_hub", "_stop")
-
-    _hub: Hub
-    _counted: bool
-    _stop: Callable[[], Any] | None
-    _entered: Any
+    # Class-level defaults, and no slots: an operation that nobody touches writes none of its own. It counts in
+    # `Hub.refs` while it is pending and `_counted`; who makes one without `begin` retains the hub himself.
+    _hub: Any = _HubOfLoop()
+    _counted: bool = True
+    _stop: Callable[[], Any] | None = None
+    _entered: Any = None
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel: the awaiter gets CancelledError, the work stops where it can. False when it had already ended."""
         if not super().cancel(msg):
             return False
-        stop = self._stop
-        self._settled()
+        stop, self._stop = self._stop, None
+        if self._counted:
+            self._hub.release()
         if stop is not None:
             stop()
         return True
@@ -53,7 +61,7 @@ class Operation(asyncio.Future[T]):
 
     def unref(self) -> Operation[T]:
         """Let the program end although this is in flight."""
-        if self._counted:
+        if self._counted and not self.done():
             self._counted = False
             self._hub.release()
         return self
@@ -61,7 +69,7 @@ class Operation(asyncio.Future[T]):
     @property
     def has_ref(self) -> bool:
         """Whether this keeps the program running."""
-        return self._counted
+        return self._counted and not self.done()
 
     async def __aenter__(self) -> Any:
         resource: Any = await self
@@ -72,28 +80,29 @@ class Operation(asyncio.Future[T]):
         return await self._entered.__aexit__(*exc)
 
     # -- for the one who does the work -----------------------------------------------------------------------------
-    def _settled(self) -> None:
-        self._stop = None
-        if self._counted:
-            self._counted = False
-            self._hub.release()
-
     def _succeed(self, value: T) -> bool:
         """Settle with a value; False when it was cancelled before (the caller then frees the value)."""
         if self.done():
             return False
         self.set_result(value)
-        self._settled()
+        if self._counted:
+            self._hub.release()
         return True
 
     def _fail(self, error: BaseException) -> None:
         """Settle with an error; ignored when it was cancelled before."""
-        if not self.done():
-            if isinstance(error, asyncio.CancelledError):
-                super().cancel()
-            else:
-                self.set_exception(error)
-            self._settled()
+        if self.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            super().cancel()
+        elif isinstance(error, StopIteration):  # a future refuses it: it would end the awaiting coroutine silently
+            wrapped = RuntimeError("the operation raised StopIteration")
+            wrapped.__cause__ = error
+            self.set_exception(wrapped)
+        else:
+            self.set_exception(error)
+        if self._counted:
+            self._hub.release()
 
 
 class CallbackOperation(Generic[T]):
@@ -185,12 +194,8 @@ def begin(callback: ErrorFirst | None = None, of: Hub | None = None) -> AnyOpera
         of = hub()
     if callback is not None:
         return CallbackOperation(of, callback)
-    made: Operation[Any] = Operation(loop=of.loop)
-    made._hub = of
-    made._counted = True
-    made._stop = None
     of.refs += 1
-    return made
+    return Operation(loop=of.loop)
 
 
 def launch(

@@ -59,9 +59,12 @@ def run(main: Any, *args: Any, loop: LoopName = "auto") -> Any:
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("multiloop.run() cannot be called while a loop runs in this thread: await your main there")
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        program = _Program()
-        return runner.run(program.live(main, args))
+    program = _Program()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            return runner.run(program.live(main, args))
+    finally:
+        program.closed()
 
 
 class _Program:
@@ -94,6 +97,12 @@ class _Program:
             for number in signals:
                 loop.remove_signal_handler(number)
             await asyncio.sleep(0)  # transports that were closed tell their protocols
+
+    def closed(self) -> None:
+        """The loop is closed, after the last task that was cancelled has cleaned up."""
+        here: Hub | None = getattr(self, "_hub", None)  # None: there was no loop to run on
+        if here is not None and here.completions is not None:
+            here.completions.close()
 
     def _take_signals(self, loop: asyncio.AbstractEventLoop) -> list[signal.Signals]:
         taken: list[signal.Signals] = []
