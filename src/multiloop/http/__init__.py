@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._server import handler as handler
     from ._server import serve as serve
     from ._service import HttpService as HttpService
+    from ._static import StaticFiles as StaticFiles
+    from ._static import static as static
 
 _HOMES = {
     "Headers": "_messages",
@@ -32,10 +34,12 @@ _HOMES = {
     "Request": "_messages",
     "Response": "_messages",
     "Server": "_server",
+    "StaticFiles": "_static",
     "TlsConfig": "_config",
     "create_server": "_server",
     "handler": "_server",
     "serve": "_server",
+    "static": "_static",
 }
 
 
