@@ -230,9 +230,9 @@ _PROXIES = Group(
     (
         Option(
             "trusted-proxies",
-            kinds.listing("ADDRESS|NETWORK|unix"),
+            kinds.listing("LIST"),
             "http.proxy_headers",
-            "Whose X-Forwarded-For and -Proto are believed.",
+            "Addresses, networks or unix, whose X-Forwarded-For and -Proto are believed.",
         ),
         Option("proxy-protocol", kinds.flag, "http.proxy_protocol", "Every connection begins with a PROXY header."),
         Option("server-header", kinds.flag, "http.server_header", "Send Server."),

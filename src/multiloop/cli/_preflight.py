@@ -28,7 +28,9 @@ def check(settings: ServeSettings) -> None:
     if settings.tls is not None:
         _check_tls(settings.tls)
     if settings.http.proxy_headers:
-        _check_proxies(settings.http.proxy_headers)
+        from ..http._proxy import TrustedProxies
+
+        TrustedProxies(settings.http.proxy_headers)
 
 
 def _check_target(target: AppTarget) -> None:
@@ -90,15 +92,3 @@ def _is_encrypted(path: str) -> bool:
     with open(path, "rb") as file:
         text = file.read(1024 * 1024)
     return b"ENCRYPTED" in text
-
-
-def _check_proxies(trusted: tuple[str, ...]) -> None:
-    import ipaddress
-
-    for one in trusted:
-        if one in ("*", "unix"):
-            continue
-        try:
-            ipaddress.ip_network(one, strict=False)
-        except ValueError:
-            raise ConfigError(f"--trusted-proxies {one!r}: an address, a network or unix is needed") from None

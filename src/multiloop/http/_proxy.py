@@ -63,7 +63,7 @@ class TrustedProxies:
                 network = ipaddress.ip_network(entry)
             except ValueError as error:
                 raise ConfigError(
-                    f"--proxy-headers {entry!r}: use an address, a network as 10.0.0.0/8, unix or * ({error})"
+                    f"--trusted-proxies {entry!r}: use an address, a network as 10.0.0.0/8, unix or * ({error})"
                 ) from None
             if network.num_addresses == 1:
                 self._addresses.add(network.network_address)
