@@ -62,28 +62,33 @@ class AsgiExchange(Exchange):
         self.scope = self.make_scope()
         loop = service.loop
         if _EAGER:
-            self.task = asyncio.Task(self._run(), loop=loop, eager_start=True)  # type: ignore[call-arg]
+            task = asyncio.Task(self._run(), loop=loop, name="request", eager_start=True)  # type: ignore[call-arg]
+            if not task.done():
+                self.task = task
         else:
-            self.task = loop.create_task(self._run())
+            # A name that is given is not formatted: that alone is a hundredth of a small request.
+            self.task = loop.create_task(self._run(), name="request")
 
     def make_scope(self) -> dict[str, Any]:
         connection = self.connection
         listener = connection.listener
         scope: dict[str, Any] = listener.scope.copy()
         path = self.path
+        text = path.decode("ascii") if b"%" not in path else decode_path(path)
         scope["http_version"] = self.http_version
         scope["method"] = self.method
-        scope["path"] = listener.root_path + decode_path(path) if listener.root_path else decode_path(path)
+        scope["path"] = listener.root_path + text if listener.root_path else text
         scope["raw_path"] = path
         scope["query_string"] = self.query
         scope["headers"] = self.headers
-        scope["client"] = connection.peer()
+        scope["client"] = connection._peer or connection.peer()
         if listener.server is None:
             scope["server"] = connection.server_address()
-        if connection.service.state:
-            scope["state"] = connection.service.state.copy()
-        if connection.service.proxies is not None:
-            connection.service.proxies.apply(scope)
+        service = connection.service
+        if service.state:
+            scope["state"] = service.state.copy()
+        if service.proxies is not None:
+            service.proxies.apply(scope)
         return scope
 
     async def _run(self) -> None:
@@ -158,7 +163,10 @@ class AsgiExchange(Exchange):
             body = message.get("body", b"")
             if not isinstance(body, bytes):
                 body = bytes(body)
-            self.send_body(body, more, hold_end=self._wants_trailers)
+            if self._wants_trailers:
+                self.send_body(body, more, hold_end=True)
+            else:
+                self.send_body(body, more)
             if more and self.connection.write_room() is not None:
                 await self._room()
         elif kind == "http.response.start":

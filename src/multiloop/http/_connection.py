@@ -161,8 +161,10 @@ class Connection:
     def _feed(self, data: bytes) -> None:
         """Parse; requests that complete are queued, errors become a refusal that is answered in its turn."""
         reader = self.reader
+        service = self.service
         if reader is None:
-            reader = self.reader = self.service.borrow_reader(self)
+            reader = self.reader = service.readers.pop() if service.readers else service.make_reader()
+            reader.connection = self
         size = len(data)
         try:
             if size <= PARSE_SLICE_BYTES:
@@ -184,7 +186,9 @@ class Connection:
             self._set_reading_phase(reader)
         elif self.reader is reader:
             self.reader = None
-            self.service.return_reader(reader, reusable=self._last_keeps_alive())
+            current = self.current
+            if (current is None or current.keep_alive) if self._queue is None else self._queue[-1].keep_alive:
+                service.readers.append(reader)  # one that stopped behind its last message cannot be used again
             if self.phase == BODY or self.phase == HEAD:
                 self._message_read()
 
@@ -291,9 +295,7 @@ class Connection:
         self._close(linger=True)
 
     def _release_reader(self) -> None:
-        reader, self.reader = self.reader, None
-        if reader is not None:
-            self.service.return_reader(reader, reusable=False)
+        self.reader = None  # it stopped inside a message: it cannot be used again
 
     # -- upgrades ----------------------------------------------------------------------------------------------------
     def _upgrade_due(self, reader: RequestReader, data: bytes, offset: int) -> None:
@@ -409,8 +411,7 @@ class Connection:
 
     def is_last(self) -> bool:
         """Whether the exchange under way is the last that this connection may carry."""
-        most = self.config.max_requests_per_connection
-        return most > 0 and self._served + 1 >= most
+        return 0 < self.config.max_requests_per_connection <= self._served + 1
 
     def _answer_refusal(self) -> None:
         refused = self._refusal

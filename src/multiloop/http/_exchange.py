@@ -199,7 +199,7 @@ class Exchange:
         service = self.connection.service
         if self.expect_continue and not self.body_done:
             self._close_after = True  # the client may or may not send the body now: nothing after it can be trusted
-        if service.draining or self._close_after or self.connection.is_last():
+        if self._close_after or (service.closes_soon and (service.draining or self.connection.is_last())):
             self._close_after = True
             parts.append(b"connection: close\r\n")
         elif self.http_version == "1.0":
@@ -241,7 +241,7 @@ class Exchange:
         if not more and not hold_end and self._chunked:
             parts.append(http1.last_chunk(trailers) if trailers else LAST_CHUNK)
         if parts and not self.gone:
-            self.connection.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            self.connection.transport.write(b"".join(parts))
         if not more and not hold_end:
             if self._left_bytes > 0 and not self._no_body:
                 self.abort_reply()

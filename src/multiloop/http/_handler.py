@@ -51,7 +51,7 @@ class HandlerExchange(Exchange):
     def start(self) -> None:
         try:
             result = self.connection.service.app(Request(self))
-            if type(result) is str and self.keep_alive and method_has_body(self):
+            if type(result) is str and self.keep_alive and self.method != "HEAD":
                 self._fast_text(result)
                 return
             if inspect.iscoroutine(result):
@@ -64,7 +64,7 @@ class HandlerExchange(Exchange):
     def _fast_text(self, text: str) -> None:
         # The commonest reply in one step; the general way gives the same bytes.
         service = self.connection.service
-        if self.http_version != "1.1" or service.draining or self.connection.is_last() or self.expect_continue:
+        if self.http_version != "1.1" or service.closes_soon or self.expect_continue:
             self._reply(text)
             return
         body = text.encode()
@@ -76,9 +76,9 @@ class HandlerExchange(Exchange):
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
         loop = self.connection.service.loop
         if _EAGER:
-            task = asyncio.Task(coroutine, loop=loop, eager_start=True)  # type: ignore[call-arg]
+            task = asyncio.Task(coroutine, loop=loop, name="handler", eager_start=True)  # type: ignore[call-arg]
         else:
-            task = loop.create_task(coroutine)
+            task = loop.create_task(coroutine, name="handler")
         if not task.done():
             self.task = task
 
@@ -113,6 +113,10 @@ class HandlerExchange(Exchange):
             self.start_reply(status, pairs)
             self._begin(self._stream(body))
             return
+        elif hasattr(body, "send_to"):  # a file
+            self.start_reply(status, pairs)
+            self._begin(self._send_file(body))
+            return
         else:
             data, kind = encode_json(body), _JSON
         if not typed and (data or status == 200):
@@ -138,6 +142,14 @@ class HandlerExchange(Exchange):
             if close is not None:
                 await close()
 
+    async def _send_file(self, body: Any) -> None:
+        try:
+            await body.send_to(self)
+        except asyncio.CancelledError:
+            self._cancelled()
+        except Exception as error:
+            self.failed(error)
+
     async def send_piece(self, piece: str | bytes) -> None:
         """Send a piece of a streamed body and wait while the client takes nothing."""
         if self.gone:
@@ -161,11 +173,6 @@ class HandlerExchange(Exchange):
         task = self.task
         if task is not None and not task.done():
             task.cancel()
-
-
-def method_has_body(exchange: Exchange) -> bool:
-    """Whether a reply to this method carries a body."""
-    return exchange.method != "HEAD"
 
 
 class NodeResponse(EventEmitter):

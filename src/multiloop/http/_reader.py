@@ -117,7 +117,10 @@ class RequestReader:
             if head.chunked:
                 self.fed_bytes -= self._head_bytes()  # so that it counts the body alone, once the slice is counted
             self.body_bytes = self.chunks = self.trailer_bytes = 0
-        connection.queue_exchange(made)
+        if connection.current is None and connection._queue is None:
+            connection.current = made
+        else:
+            connection.queue_exchange(made)
 
     def _check_body(self, length: int) -> None:
         limit = self.config.max_body_size
@@ -146,7 +149,10 @@ class RequestReader:
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
-            exchange.feed_end()
+            if exchange.started:
+                exchange.feed_end()
+            else:
+                exchange.body_done = True
 
     # -- called by the connection ------------------------------------------------------------------------------------
     def count_fed(self, size_bytes: int) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("multiloop.http")
 
 _IDLE_WHILE_DRAINING_S = 1.0  # a kept connection that nobody takes stays this long, for a request that is on its way
-_SPARE_READERS = 64
+_SPARE_READERS = 64  # kept by the sweep
 
 
 class Listener:
@@ -110,13 +110,14 @@ class HttpService:
         self._drained: asyncio.Future[None] | None = None
         self._adopting: set[asyncio.Task[None]] = set()  # connections before their first byte of HTTP: TLS, PROXY
         self._give_back: Callable[[socket.socket, int], bool] | None = None
-        self._readers: list[RequestReader] = []
+        self.readers: list[RequestReader] = []  # spare ones; as many as messages were ever read at once
         self._sweeper: asyncio.TimerHandle | None = None
         context = make_tls_context(tls) if tls is not None else None
         self.listeners = [Listener(i, name, self.config, context) for i, name in enumerate(listeners)]
         self.proxies = _proxies(self.config)
         self.access = _access(self.config)
         self.exchange_class, self._runner = _exchange_class(interface, self)
+        self.closes_soon = self.config.max_requests_per_connection > 0  # replies may have to end their connection: draining, or a cap on its requests
         self._renew_date()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -220,7 +221,7 @@ class HttpService:
         """
         if self.draining:
             return
-        self.draining = True
+        self.draining = self.closes_soon = True
         self._give_back = give_back
         self._drain_event.set()
         for connection in list(self.connections):
@@ -289,16 +290,9 @@ class HttpService:
         )
 
     # -- for connections -----------------------------------------------------------------------------------------------
-    def borrow_reader(self, connection: Connection) -> RequestReader:
-        """A reader for one message."""
-        reader = self._readers.pop() if self._readers else RequestReader(self.config)
-        reader.connection = connection
-        return reader
-
-    def return_reader(self, reader: RequestReader, *, reusable: bool) -> None:
-        """Take a reader back; one that stopped inside a message or behind its last cannot be used again."""
-        if reusable and len(self._readers) < _SPARE_READERS:
-            self._readers.append(reader)
+    def make_reader(self) -> RequestReader:
+        """A reader for one message; connections put it back into `readers` behind the message."""
+        return RequestReader(self.config)
 
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """Whether a request to change the protocol is answered with a WebSocket."""
@@ -317,6 +311,7 @@ class HttpService:
         now = self.now_s = self.loop.time()
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         self._renew_date()
+        del self.readers[_SPARE_READERS:]
         due = [c for c in self.connections if c.deadline_s <= now or c.write_since_s < now or c.phase == 2]
         for connection in due:
             if connection.deadline_s <= now:
