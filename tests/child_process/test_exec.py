@@ -8,12 +8,12 @@ import threading
 import time
 
 import pytest
-
-import multiloop
-from multiloop.child_process import CommandFailed, CommandTimeout, MaxBufferExceeded, exec, exec_file, spawn
-from multiloop.errors import UsageError
 from tests.child_process.test_spawn import run
 from tests.support import LOOPS, open_descriptors, until
+
+import multiloop
+from multiloop.child_process import CommandFailed, CommandTimeout, MaxBufferExceeded, exec, exec_file, spawn  # noqa: A004
+from multiloop.errors import UsageError
 
 
 def running_with(text):
@@ -57,7 +57,7 @@ def test_input_is_what_it_reads():
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_failing_command_raises_with_its_code_and_output(loop):
     async def main():
-        with pytest.raises(CommandFailed, match="'echo before.*' ended with code 3: the reason") as caught:
+        with pytest.raises(CommandFailed, match=r"'echo before.*' ended with code 3: the reason") as caught:
             await exec("echo before; echo the reason >&2; exit 3")
         error = caught.value
         assert (error.code, error.signal, error.killed) == (3, None, False)

@@ -56,7 +56,8 @@ def _main() -> None:
             _fresh_main()
             runpy._run_module_as_main(target)  # type: ignore[attr-defined]  # what `python -m` calls
     except Exception as error:
-        sys.excepthook(type(error), error, _without_own_frames(error.__traceback__))
+        error.__traceback__ = _without_own_frames(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
     if parent is not None and parent.channel is None and parent.wants_loop():
         run(_nothing)

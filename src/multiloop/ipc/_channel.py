@@ -335,7 +335,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         """Deliver nothing until `resume_reading()`; the peer feels it as backpressure."""
-        if not self._paused_by_user and not self._closing:
+        if not self._paused_by_user and not self._closing and not self._peer_gone:
             self._paused_by_user = True
             self._pause_transport()
 
@@ -406,7 +406,8 @@ class Channel(Handle, asyncio.BufferedProtocol):
             if not count:
                 break
             self.buffer_updated(count)
-        self._peer_gone = True
+        self._peer_gone = True  # it cannot be paused any more, and what has not come will not come
+        self._paused_by_user = False
         self._descriptors.read()
         self._deliver()
 
@@ -437,7 +438,6 @@ class Channel(Handle, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closing:
             self.error = self.error or exc
-            self._paused_by_user = False
             self._drain_sockets()
         self._closing = self.closed = True
         for frame in self._inbox:
