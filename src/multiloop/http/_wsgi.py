@@ -50,7 +50,7 @@ class WsgiExchange(Exchange):
     """A request that a WSGI application answers. What the loop calls for the thread is named `_on_loop_*`."""
 
     __slots__ = ("_announced_bytes", "_client", "_complete", "_fields", "_first", "_head_posted", "_input",
-                 "_posted_bytes", "_room", "_server", "_status_given", "_task", "_written_bytes")  # fmt: skip
+                 "_overlong", "_posted_bytes", "_room", "_server", "_status_given", "_task", "_written_bytes")  # fmt: skip
 
     def __init__(self, connection: Connection, method: str) -> None:
         Exchange.__init__(self, connection, method)
@@ -62,6 +62,7 @@ class WsgiExchange(Exchange):
         self._announced_bytes = -1  # Content-Length as the application gave it
         self._head_posted = False
         self._complete = False  # all that the reply may have was posted
+        self._overlong = False
         self._posted_bytes = 0
         # of the loop
         self._written_bytes = 0
@@ -330,7 +331,9 @@ class WsgiExchange(Exchange):
             raise ReplyError("the application sent a body before it called start_response")
 
     def _cut_to_length(self, block: bytes, left: int) -> bytes:
-        log.error("the body at %s %s is longer than its content-length", self.method, self.path.decode("ascii"))
+        if not self._overlong:
+            self._overlong = True  # said once
+            log.error("the body at %s %s is longer than its content-length", self.method, self.path.decode("ascii"))
         return block[:left]
 
     def _give_to_kernel(self, wrapper: FileWrapper) -> bool:
