@@ -76,6 +76,7 @@ class Supervisor(Roster):
     # -- what people ask for -------------------------------------------------------------------------------------------
     def start(self, now: float) -> None:
         """Begin."""
+        self._last_tick = now
         self._reconcile(now)
 
     def reload(self, token: int, now: float) -> None:
