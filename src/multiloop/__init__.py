@@ -1,7 +1,7 @@
 """multiloop: Node.js's concurrency model for Python — event loops that never block, on every core.
 
 What lives here: the public names, found late, so that importing the package costs next to nothing and a worker loads
-only what it uses. What must not: any code of its own.
+only what it uses; and the switch to the compiled form. What must not: any code of its own.
 
 Modules: `timers` `events` (one loop, callbacks) · `fs` `net` `dns` `stream` `child_process` `http` (asynchronous I/O) ·
 `cluster` (one loop per core) · `worker_threads` `pool` (CPU-bound work beside the loop) · `health` (what blocks it).
@@ -12,11 +12,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import _speed
+
 if TYPE_CHECKING:
     from . import child_process, cluster, dns, events, fs, health, http, net, pool, stream, timers, worker_threads
     from .loop import Limiter, Operation, map_limited, offload, on_uncaught, run
 
 __version__ = "0.1.0"
+
+_speed.install()
 
 __all__ = [
     "Limiter",

@@ -29,7 +29,6 @@ def _loop() -> str:
 
 def _form() -> str:
     """Say whether the hot modules run as compiled twins or as their Python source."""
-    if importlib.util.find_spec("multiloop._speed") is None:
-        return "pure Python"
-    speed = importlib.import_module("multiloop._speed")
-    return "compiled" if getattr(speed, "compiled", False) else "pure Python"
+    from .. import _speed
+
+    return _speed.form()

@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from .._wire.http1 import header_line
+from .._wire.http1 import Fields, header_line
 from ._exchange import DONE, HELD, Exchange, ReplyError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class AsgiExchange(Exchange):
         self._left = False  # told of the disconnect by the client's FIN alone
         self._end_told = False
         self._wants_trailers = False
+        self.trailer_fields: Fields = []
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -186,12 +187,10 @@ class AsgiExchange(Exchange):
         if kind == "http.response.trailers":
             if not self._wants_trailers:
                 raise ReplyError("trailers were not announced: http.response.start needs trailers=True")
-            fields = list(getattr(self, "trailer_fields", ()))
-            fields += [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
-            self.trailer_fields = fields
+            self.trailer_fields += [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
             if not message.get("more_trailers", False):
                 self._wants_trailers = False
-                self.send_body(b"", False, fields)
+                self.send_body(b"", False, self.trailer_fields)
         elif kind == "http.response.early_hint":
             if self.reply_state:
                 raise ReplyError("early hints come before the reply")
