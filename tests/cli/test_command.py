@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -105,10 +106,20 @@ def get(url: str) -> str:
         return str(reply.read().decode())
 
 
+def connects(client: http.client.HTTPConnection) -> bool:
+    try:
+        client.connect()
+    except OSError:
+        return False
+    return True
+
+
 # --- the command itself -------------------------------------------------------------------------------------------
 def test_version_says_what_runs(tmp_path: Path) -> None:
     done = multiloop(tmp_path, "--version")
-    assert re.fullmatch(r"multiloop \S+ \(CPython 3\.\S+ on \w+, loop \S+.*, (pure Python|compiled)\)\n", done.stdout)
+    assert re.fullmatch(
+        r"multiloop \S+ \(CPython 3\.\S+ on \w+, loop \S+.*, (pure Python|compiled|partly).*\)\n", done.stdout
+    )
 
 
 def test_the_installed_script_is_the_same_command() -> None:
@@ -300,3 +311,56 @@ def test_a_server_is_asked_reloaded_scaled_and_stopped(folder: Path) -> None:
         assert multiloop(folder, "stop", "--control", control).stdout == f"stopped {process.pid}\n"
         assert process.wait(10) == 0
     assert not os.path.exists(control)
+
+
+def test_a_stalled_standard_error_stops_neither_requests_nor_the_end(folder: Path) -> None:
+    reader, writer = os.pipe()  # nobody reads: after some hundred lines it is full
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [*(sys.executable, "-m", "multiloop", "serve", "main:app", "--port", str(port)),
+         *("--workers", "1", "--access-log", "--control", "")],
+        cwd=folder,
+        env=environment(),
+        stderr=writer,
+    )  # fmt: skip
+    try:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        wait_until(lambda: connects(client))
+        for _ in range(2000):
+            client.request("GET", "/" + "x" * 100)
+            assert client.getresponse().read()
+        client.close()
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)
+
+
+def test_log_files_are_reopened_by_every_process(folder: Path) -> None:
+    log = folder / "server.log"
+    control = str(folder / "control.sock")
+    arguments = ["serve", "main:app", "--port", "0", "--workers", "1", "--access-log", "--log-file", str(log)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "multiloop", *arguments, "--control", control], cwd=folder, env=environment()
+    )
+    try:
+        wait_until(lambda: log.exists() and "serving" in log.read_text())
+        found = re.search(r"http://\S+", log.read_text())
+        assert found is not None
+        get(f"{found[0]}/before")
+        wait_until(lambda: "/before" in log.read_text())
+        log.rename(folder / "rotated")
+        process.send_signal(signal.SIGUSR1)
+        wait_until(log.exists)
+        wait_until(lambda: [get(f"{found[0]}/after"), "/after" in log.read_text()][1])
+        process.terminate()
+        assert process.wait(10) == 0
+        assert "stopping" in log.read_text()
+        assert "/before" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()
