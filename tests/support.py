@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -56,3 +57,14 @@ def environment(**more: str) -> dict[str, str]:
 def start_python(code: str, *args: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """Start a Python child that runs `code`."""
     return subprocess.Popen([sys.executable, "-c", code, *args], env=environment(), pass_fds=pass_fds)
+
+
+async def descriptors_at_rest() -> set[str]:
+    """`open_descriptors()` once the running loop has opened what it keeps (for its first stream, its first offload)."""
+    await multiloop.offload(int)
+    left, right = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=left)
+    transport.abort()
+    right.close()
+    await asyncio.sleep(0.001)
+    return open_descriptors()

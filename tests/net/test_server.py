@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from tests.support import LOOPS, open_descriptors, until
+from tests.support import LOOPS, descriptors_at_rest, open_descriptors, until
 
 import multiloop
 from multiloop import events, net, timers
@@ -210,7 +210,7 @@ def test_reuse_port_lets_two_servers_share_a_port() -> None:
 
 def test_closing_while_it_opens_leaves_nothing() -> None:
     async def main() -> None:
-        before = open_descriptors()
+        before = await descriptors_at_rest()
         server = net.create_server()
         opening = server.listen(0, "localhost")
         await server.close()

@@ -6,8 +6,8 @@ What lives here: sending and receiving datagrams. What must not: anything that m
 Rules
 * What is sent before the socket is bound waits for that; sending binds it to any port by itself (N12 of Node's table).
 * The descriptor is read and written here, not by a transport: uvloop's drops empty datagrams and cannot be paused.
-* 'message' listeners are called for each datagram. An `async for` that is slower than its peers leaves them in the
-  kernel's buffer, which then drops the newest, as UDP does.
+* 'message' listeners are called for each datagram. While nobody listens or iterates, and for an `async for` that is
+  slower than its peers, they stay in the kernel's buffer, which drops the newest when it is full, as UDP does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket as _socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -198,8 +198,15 @@ class Datagram(Handle, EventEmitter):
             self._hub.call(self._emit_error_if_heard, error)
 
     # -- receiving -------------------------------------------------------------------------------------------------
+    def _listeners_changed(self, name: Hashable, count: int) -> None:
+        if name == "message" and count:
+            self._read_on()
+        elif name == "message" and not self._iterated:
+            self._read_no_more()
+
     def _read_on(self) -> None:
-        if not self._reading and self._raw is not None:
+        wanted = self._iterated or self.listener_count("message")
+        if wanted and not self._reading and self._raw is not None:
             self._reading = True
             self._hub.loop.add_reader(self._raw, self._readable)
 
