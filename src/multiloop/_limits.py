@@ -11,6 +11,8 @@ OFFLOAD_THREADS = 4  # threads for blocking calls; Node's UV_THREADPOOL_SIZE def
 OFFLOAD_MAX_THREADS = 64  # stalled threads stop counting and are replaced up to this many in all.
 OFFLOAD_STALL_S = 0.001  # a thread inside one call for longer is stalled (prototype: nobody waits behind it).
 OFFLOAD_BUSY_STALL_S = 0.05  # the same while the process is busy: ten switch intervals, enough to get the lock.
+BLOCKED_LOOP_LONG_S = 2.0  # a block that lasts longer is reported before it ends: it may never.
+LOOP_DELAY_RESOLUTION_S = 0.02  # between two measurements of loop_delay(); Node 10 ms, asked for by its user as here.
 BLOCKED_LOOP_S = 0.1  # a tick later than this is reported; asyncio's slow_callback_duration is the same.
 MAX_LISTENERS = 10  # listeners of one event before the warning; Node's defaultMaxListeners.
 
@@ -20,6 +22,10 @@ HAPPY_EYEBALLS_DELAY_S = 0.25  # head start of an address before the next is tri
 ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
 DATAGRAM_BATCH = 64  # datagrams read in one turn of the loop, and kept for a reader before the kernel's buffer waits.
 ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left.
+
+# --- streams and files --------------------------------------------------------------------------------------------
+STREAM_HIGH_WATER_BYTES = 64 * 1024  # buffered by a stream before it says stop; Node 64 KiB.
+STREAM_HIGH_WATER_OBJECTS = 16  # the same for streams of objects; Node 16.
 
 # --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
 FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.

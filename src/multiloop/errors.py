@@ -92,6 +92,10 @@ class ChannelClosed(PeerError):
     """The other end of a channel between processes is gone; what was sent but not answered may be lost."""
 
 
+class PrematureClose(PeerError):
+    """A stream, socket or pipe was closed before its end: what was to come is lost, what was written may be."""
+
+
 class FrameError(PeerError):
     """Bytes on a channel between processes are not a frame: the two ends differ in version, or something else wrote."""
 

@@ -182,11 +182,9 @@ class Completions:
 
     # -- the end ---------------------------------------------------------------------------------------------------
     def close(self) -> None:
-        """The loop is closed: free what arrived too late, forget calls that have not begun."""
+        """The loop is closed: free what arrived too late. Calls that wait are still made, for nobody: one may close."""
         self.closed = True
         self._wake_up = None
-        if not self.threads.forked:
-            self.threads.forget(self)
         self._armed = False  # what comes from now on is discarded by the thread that brings it
         self._discard_all()
 

@@ -111,9 +111,7 @@ def offload(function: Callable[..., T], *args: Any) -> Operation[T]:
 def _forked() -> None:
     # The threads stayed in the parent, with the calls they had: a child begins anew.
     global _threads
-    if _threads is not None:
-        _threads.forked = True
-        _threads = None
+    _threads = None
 
 
 if hasattr(os, "register_at_fork"):

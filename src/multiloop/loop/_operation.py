@@ -45,9 +45,8 @@ class Operation(asyncio.Future[T]):
         """Cancel: the awaiter gets CancelledError, the work stops where it can. False when it had already ended."""
         if not super().cancel(msg):
             return False
-        stop, self._stop = self._stop, None
-        if self._counted:
-            self._hub.release()
+        stop = self._stop
+        self._settled()
         if stop is not None:
             stop()
         return True
@@ -80,13 +79,18 @@ class Operation(asyncio.Future[T]):
         return await self._entered.__aexit__(*exc)
 
     # -- for the one who does the work -----------------------------------------------------------------------------
+    def _settled(self) -> None:
+        """Called once, right after it was settled: it counts no more."""
+        self._stop = None
+        if self._counted:
+            self._hub.release()
+
     def _succeed(self, value: T) -> bool:
         """Settle with a value; False when it was cancelled before (the caller then frees the value)."""
         if self.done():
             return False
         self.set_result(value)
-        if self._counted:
-            self._hub.release()
+        self._settled()
         return True
 
     def _fail(self, error: BaseException) -> None:
@@ -101,8 +105,7 @@ class Operation(asyncio.Future[T]):
             self.set_exception(wrapped)
         else:
             self.set_exception(error)
-        if self._counted:
-            self._hub.release()
+        self._settled()
 
 
 class CallbackOperation(Generic[T]):
@@ -206,7 +209,15 @@ def launch(
 ) -> Any:
     """Start a coroutine as an operation, at once. `discard` frees a result that comes after a cancel."""
     made = begin(callback)
-    task = made._hub.loop.create_task(coroutine)
+    of: Hub = made._hub
+    task = of.loop.create_task(coroutine)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        of.retain()  # the operation is over; its task still frees what it holds
+        task.cancel()
 
     def finished(task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -215,7 +226,9 @@ def launch(
             made._fail(error)
         elif not made._succeed(task.result()) and discard is not None:
             discard(task.result())
+        if stopped:
+            of.release()
 
     task.add_done_callback(finished)
-    made._stop = task.cancel
+    made._stop = stop
     return made

@@ -75,7 +75,6 @@ class Threads:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.jobs: deque[Job] = deque()
-        self.forked = False  # this is the copy in a forked child: its threads stayed in the parent
         self._lock = threading.Lock()  # guards all below; `_active` is also read without it, by submit
         self._active: set[_Slot] = set()
         self._parked: list[_Slot] = []
@@ -144,19 +143,6 @@ class Threads:
             if self._slow_looks >= _SLOW_LOOKS and len(self._active) < self.limit:
                 self._slow_looks = 0
                 self._one_more()
-
-    def forget(self, completions: Completions) -> None:
-        """Drop the calls of a loop that is closed and that have not begun."""
-        with self._lock:
-            self._slow_waiting = deque(job for job in self._slow_waiting if job[0] is not completions)
-            self._head = None
-        for _ in range(len(self.jobs)):
-            try:
-                job = self.jobs.popleft()
-            except IndexError:
-                return
-            if job[0] is not completions or type(job[1]) is _Wanted:  # this holds a place that others wait for
-                self.jobs.append(job)
 
     def _is_stalled(self, now_s: float, loop_busy: bool) -> bool:
         if loop_busy:
