@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiloop import _limits as limits
@@ -17,7 +17,9 @@ def middle() -> float:
 
 
 def test_the_delay_doubles_from_the_first() -> None:
-    delays = [delay_after_failures([100.0 - n for n in range(count)], 100.0, SETTINGS, middle) for count in (1, 2, 3, 4)]
+    delays = [
+        delay_after_failures([100.0 - n for n in range(count)], 100.0, SETTINGS, middle) for count in (1, 2, 3, 4)
+    ]
     assert delays == [0.1, 0.2, 0.4, 0.8]
 
 
@@ -43,6 +45,7 @@ def test_a_burst_of_deaths_is_answered_at_once_and_then_one_a_second() -> None:
     assert intensity.delay(20.0) == 0.0
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 0.3), min_size=50, max_size=200))
 def test_replacements_are_held_to_the_rate_in_the_long_run(gaps: list[float]) -> None:
     intensity, now, starts = Intensity(5, middle), 0.0, []

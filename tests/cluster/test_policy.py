@@ -29,7 +29,7 @@ def test_round_robin_deals_64_connections_to_4_workers_16_each() -> None:
 @given(st.sets(st.integers(1, 200), min_size=1, max_size=20), st.integers(1, 200))
 def test_round_robin_never_differs_by_more_than_one(numbers: set[int], rounds: int) -> None:
     policy, workers = RoundRobin(), [View(n) for n in sorted(numbers)]
-    dealt = Counter({n: 0 for n in numbers})
+    dealt = Counter(dict.fromkeys(numbers, 0))
     dealt.update(policy.pick(None, workers).number for _ in range(rounds))
     assert max(dealt.values()) - min(dealt.values()) <= 1
 

@@ -63,7 +63,7 @@ def test_a_killed_worker_is_replaced_and_no_fresh_request_fails(tmp_path: Path) 
     with serving(tmp_path) as server:
         workers = server.wait_ready(2)
         with Load(server, kept=0, fresh=2) as load:
-            for _ in range(3):
+            for _ in range(2):
                 victim = max(workers.values())
                 os.kill(victim, signal.SIGKILL)
                 killed = time.monotonic()
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_replaced_and_no_fresh_request_fails(tmp_path: Path) 
                 took = time.monotonic() - killed
                 workers = server.workers()
         assert took < 3  # 0.5 s plus the imports on a quiet machine
-        assert len(load.failures) <= 3 * 2, load.failures  # only what had been read by the killed one
+        assert len(load.failures) <= 2 * 2, load.failures  # only what had been read by the killed one
         assert load.replies > 50
         assert "died (SIGKILL)" in server.log
 
@@ -101,7 +101,7 @@ def test_a_blocked_loop_is_routed_around_with_its_stack_and_serves_again(tmp_pat
     with serving(tmp_path) as server:
         server.wait_ready(2)
         with server.connect() as blocking:
-            send(blocking, "/block?2.5")
+            send(blocking, "/block?1.6")
             wait_until(lambda: server.workers("silent"))
             (silent,) = server.workers("silent").values()
             for _ in range(10):
@@ -111,6 +111,7 @@ def test_a_blocked_loop_is_routed_around_with_its_stack_and_serves_again(tmp_pat
         server.wait_ready(2)
 
 
+@pytest.mark.slow
 def test_a_hanging_worker_is_killed_with_its_stack_and_replaced(tmp_path: Path) -> None:
     with serving(tmp_path, hang_timeout=1.5) as server:
         before = server.wait_ready(2)
@@ -162,6 +163,7 @@ def test_all_workers_leave_when_the_primary_is_killed_and_the_port_is_free(tmp_p
             pass
 
 
+@pytest.mark.slow
 def test_a_blocked_worker_leaves_too_when_the_primary_is_killed(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.wait_ready(2)
@@ -192,6 +194,7 @@ def test_workers_serve_open_connections_while_the_primary_is_stopped(tmp_path: P
         assert "blocked" not in server.log
 
 
+@pytest.mark.slow
 def test_requests_that_kill_never_leave_the_server_without_workers(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.wait_ready(2)

@@ -14,7 +14,21 @@ from .world import World
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["ready", "ready", "fail", "die", "die", "freeze", "thaw", "leave", "time", "time", "long", "reload", "scale"]
+            [
+                "ready",
+                "ready",
+                "fail",
+                "die",
+                "die",
+                "freeze",
+                "thaw",
+                "leave",
+                "time",
+                "time",
+                "long",
+                "reload",
+                "scale",
+            ]
         ),
         st.integers(0, 1000),
     ),

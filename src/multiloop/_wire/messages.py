@@ -1,8 +1,8 @@
 """Every message between the primary and a worker, read by both ends.
 
-What lives here: the messages of the control channel (frozen types, pickled by `_wire.frames`) and the records of the
-handoff socket (packed bytes, because one travels for each connection). What must not: sockets, and what is done with
-a message.
+What lives here: the messages of the control channel (named tuples, told apart by their type: they are cheaper to define
+than dataclasses, which a starting worker feels) and the records of the handoff socket (packed bytes, because one travels
+for each connection). What must not: sockets, and what is done with a message.
 
     control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs
                       worker → primary   Imported  Ready  Failed  Leaving  Report
@@ -15,13 +15,11 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 # --- the control channel ------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """The first message to a worker: who it is and what it serves."""
 
     number: int  # 1, 2, 3, … never used twice
@@ -34,47 +32,40 @@ class Start:
     argv: tuple[str, ...]  # the primary's command line, for applications that look at it
 
 
-@dataclass(frozen=True, slots=True)
-class Activate:
+class Activate(NamedTuple):
     """To a standby worker: it is needed now; start the lifespan."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(NamedTuple):
     """Accept from the listening sockets that come with this message (policies reuse_port and shared)."""
 
     indices: tuple[int, ...]  # the listener's index of each descriptor
     batch: int  # connections to accept in one turn; few where others wait at the same socket
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(NamedTuple):
     """Take no more, finish what runs, leave."""
 
     grace_s: float
     give_back: bool  # idle kept connections may go back to the primary, for the next generation
 
 
-@dataclass(frozen=True, slots=True)
-class ReopenLogs:
+class ReopenLogs(NamedTuple):
     """Open the log files anew (they were rotated)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(NamedTuple):
     """A standby worker has imported the application."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The lifespan has started: connections may come."""
 
     capacity: int  # connections that this worker's limit of descriptors leaves room for
     description: str  # what is served, for the log
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The worker cannot become ready and leaves."""
 
     reason: str  # one line
@@ -82,13 +73,11 @@ class Failed:
     exit_code: int | None = None  # what the primary ends with when this happens at boot; None: never ready
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(NamedTuple):
     """The worker drains because it was told so from outside (SIGTERM): deal to it no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """About once a second: what the worker has done and what it costs."""
 
     rss_bytes: int

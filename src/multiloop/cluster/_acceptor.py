@@ -82,7 +82,7 @@ class Acceptor:
         now = time.monotonic()
         if now - self._said_full_at >= 1.0:
             self._said_full_at = now
-            log.warning("no descriptor left for a new connection (%s): accepting pauses", error.strerror)
+            log.warning("cannot accept connections for now: %s", error.strerror)
         if self._paused is not None:
             return
         for sock, _ in self._sources:

@@ -37,6 +37,7 @@ from ._policy import ConnectionView, Policy
 log = logging.getLogger("multiloop.cluster")
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ECONNRESET)  # while it waited
 _by_number = attrgetter("number")
 
 
@@ -221,9 +222,12 @@ class Dealer:
             except BlockingIOError:
                 break
             except OSError as error:
-                if self._accept_failed(error):
-                    break
-                continue
+                if error.errno in _CLIENT_GONE:
+                    continue
+                self._flush(touched)
+                touched = []
+                self._cannot_accept(error)
+                break
             self.accepted += 1
             self._deal((descriptor, listener, 0, b""), peer, touched)
         self._flush(touched)
@@ -247,8 +251,6 @@ class Dealer:
         if not link.free or link.connections >= link.capacity:
             self._unlist(link)
         self._held += 1
-        if self._held > self._max_held:
-            self._drop_oldest()
 
     def _pick(self, waiting: Waiting, peer: Any) -> Link:
         view = ConnectionView(waiting[1], peer, waiting[3]) if self._looks else None
@@ -275,6 +277,8 @@ class Dealer:
                 self._unlist(link)
                 for entry in reversed(batch):
                     self._undo(link, entry[0])
+        while self._held > self._max_held:
+            self._drop_oldest()
         if not self._eligible:
             self._update_reading()
 
@@ -302,7 +306,7 @@ class Dealer:
                 link.send_taken(record)
 
     def _drop_oldest(self) -> None:
-        """Close the oldest duplicate that is not on its way in this turn."""
+        """Close the oldest duplicate. Those of a batch that was not sent yet are the only copies: flush comes first."""
         oldest: Link | None = None
         oldest_id = self._next_id
         for link in self._links.values():
@@ -310,24 +314,23 @@ class Dealer:
                 if number < oldest_id:
                     oldest, oldest_id = link, number
                 break
-        if oldest is not None and not any(entry[0] == oldest_id for entry in oldest.batch):
-            os.close(oldest.held.pop(oldest_id)[0])
-            self._held -= 1
+        if oldest is None:
+            self._held = 0
+            return
+        os.close(oldest.held.pop(oldest_id)[0])
+        self._held -= 1
 
-    def _accept_failed(self, error: OSError) -> bool:
-        """Say whether to stop accepting for this turn."""
-        if error.errno not in _NO_ROOM:
-            return error.errno not in (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM)
-        for _ in range(min(self._held, 1 + self._held // 4)):
+    def _cannot_accept(self, error: OSError) -> None:
+        """No descriptor is left, mostly: let go of some duplicates, and pause."""
+        for _ in range(min(self._held, 1 + self._held // 4) if error.errno in _NO_ROOM else 0):
             self._drop_oldest()
         now = time.monotonic()
         if now - self._said_full_at >= 1.0:
             self._said_full_at = now
-            log.warning("no descriptor left for a new connection (%s): accepting pauses", error.strerror)
+            log.warning("cannot accept connections for now: %s", error.strerror)
         if self._stalled is None:
             self._stalled = self._loop.call_later(limits.ACCEPT_RETRY_S, self._resume_accepting)
             self._update_reading()
-        return True
 
     def _resume_accepting(self) -> None:
         self._stalled = None
