@@ -273,7 +273,7 @@ atomics_interrupt(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
     if (thread == (unsigned long)-1 && PyErr_Occurred()) {
         return NULL;
     }
-    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, args[1]));
+    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, args[1] == Py_None ? NULL : args[1]));
 }
 
 #define FUNCTION(name, text) {#name, (PyCFunction)(void (*)(void))atomics_##name, METH_FASTCALL, text}
@@ -290,7 +290,7 @@ static PyMethodDef functions[] = {
     FUNCTION(compare_exchange, "compare_exchange(view, index, expected, value) -> the value before"),
     FUNCTION(sleep_while, "sleep_while(view, index, value, timeout): sleep while the 32-bit element has this value"),
     FUNCTION(rouse, "rouse(view, index): wake all who sleep on the element"),
-    FUNCTION(interrupt, "interrupt(thread_id, exception_type) -> whether there is such a thread in this interpreter"),
+    FUNCTION(interrupt, "interrupt(thread_id, exception_type or None) -> whether there is such a thread in this interpreter"),
     {NULL, NULL, 0, NULL},
 };
 

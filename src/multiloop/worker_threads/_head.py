@@ -109,6 +109,13 @@ class Head:
                 self.bury_the_dead()
         raise LimitError(f"a SharedBuffer can be open in at most {MAX_MEMBERS} workers at a time: close some")
 
+    def assign(self, member: Member, pid: int, started: int) -> None:
+        """Give an entry that was prepared to the process that it is for, before that can have adopted it."""
+        at = _MEMBERS_WORD + member.slot * _MEMBER_WORDS
+        if self.words[at + 1] == member.stamp:
+            self.wides[at // 2 + 1] = started
+            self.ops.store(self.words, at, pid)
+
     def leave(self, member: Member, *, died: bool = False) -> bool:
         """Give an entry up; False when it is not this member's any more."""
         at = _MEMBERS_WORD + member.slot * _MEMBER_WORDS

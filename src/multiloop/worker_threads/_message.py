@@ -210,9 +210,7 @@ _REDUCERS: dict[type, Callable[[Any], Any]] = {array.array: _reduce_array, memor
 
 
 # --- layout -----------------------------------------------------------------------------------------------------------
-def _parcel(
-    pieces: list[bytes], buffers: list[memoryview], fds: list[int], for_many: bool, max_bytes: int
-) -> Parcel:
+def _parcel(pieces: list[bytes], buffers: list[memoryview], fds: list[int], for_many: bool, max_bytes: int) -> Parcel:
     pickled = sum(map(len, pieces))
     if not buffers and pickled < OUT_OF_BAND_MIN_BYTES:
         return Parcel(INLINE, pieces[0] if len(pieces) == 1 else b"".join(pieces), fds)

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..loop import Hub
     from ._exchange import Exchange
+    from ._link import Link
     from ._port import MessagePort
     from ._shared import SharedBuffer
 
@@ -35,11 +37,14 @@ class Place:
         self.worker_data: Any = None
         self.resource_limits: dict[str, float] = {}
         self.environment: dict[Any, Any] = {}
+        self.control: Link | None = None  # to the parent's place
         self.parent_port: MessagePort | None = None
         self.make_parent_port: Callable[[], MessagePort] | None = None  # on first use: it needs asyncio
         self.exchange: Exchange | None = None  # broadcast and locks; made on first use
         self.buffers: weakref.WeakValueDictionary[bytes, SharedBuffer] = weakref.WeakValueDictionary()
         self.ports: weakref.WeakSet[Any] = weakref.WeakSet()  # open ports and broadcast channels
+        self.hub: Hub | None = None  # of the loop that was started here last
+        self.is_stopping = False  # a worker thread was asked to stop
         self.waiting_for_loop: list[Callable[[], None]] = []  # what attaches itself to the next loop that runs here
         self.at_end: list[Callable[[], None]] = []  # called when the worker ends, last added first
         self._children = itertools.count(1)

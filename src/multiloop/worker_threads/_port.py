@@ -1,9 +1,9 @@
-"""Message ports: `MessagePort`, `MessageChannel`, `receive_message_on_port`.
+"""Message ports: `MessagePort`, `MessageChannel`, and a worker's `ParentPort`.
 
-What lives here: one end of a channel as users see it. What must not: how messages are packed (`_message`), how frames
-travel (`_link`).
+What lives here: one end of a channel as users see it, and how it moves to another worker. What must not: how messages
+are packed (`_message`), taken (`_inbox`), how frames travel (`_link`).
 
-    post_message ─ pack ─ Link ═══ socket ═══ Link ─ queue ─ unpack ─▶ 'message' listeners | async for | receive…
+    post_message ─ pack ─ Link ═══ socket ═══ Link ─▶ Inbox
 
 Rules
 * A port reads once it is started: by its first 'message' listener, by iterating over it, or by `start()`. Until then
@@ -19,29 +19,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 from .._limits import CHANNEL_HIGH_WATER_BYTES, LINGER_S, MAX_MESSAGE_BYTES, PORT_QUEUE_MESSAGES
-from ..errors import ClosedError, FrameError, TransferError, UsageError
+from ..errors import ClosedError, TransferError
 from ..events import EventEmitter
-from ..loop import AnyOperation, ErrorFirst, Handle, Hub, begin, hub
+from ..loop import AnyOperation, ErrorFirst, Hub, begin
+from ._inbox import Inbox
 from ._link import Link, Packet, socket_pair
-from ._message import KINDS, memory_bytes, pack, unpack
-from ._place import current
-from ._transit import Receiver, Receiving, close_all, receiving, sending
+from ._message import KINDS, memory_bytes, pack
+from ._transit import Receiver, close_all, receiving, sending
 
 CONSUMED = 9  # frame kind: the memory of a large message is free again; 8 bytes, how much
 
 
-class Received(NamedTuple):
-    """What `receive_message_on_port` found."""
-
-    message: Any
-
-
-class MessagePort(EventEmitter, Handle):
+class MessagePort(Inbox):
     """One end of a `MessageChannel`, or a worker's `parent_port`.
 
     Events: 'message' (value), 'messageerror' (error: it could not be unpickled, or its descriptors were lost; the port
@@ -60,26 +54,17 @@ class MessagePort(EventEmitter, Handle):
         receiver: Receiver | None = None,
         refuse_transfer: str = "",
     ) -> None:
-        Handle.__init__(self)
-        self._counted = False
+        super().__init__(emitter)
         self._link = link
-        self._emitter = emitter or self  # a Worker emits what comes on its port
         self._channel = channel or secrets.token_bytes(8)
         self._max_bytes = max_message_size
         self._receiver = receiver
         self._refuse_transfer = refuse_transfer  # why this port cannot be transferred
-        self._queue: deque[Packet] = deque()
         self._in_memory_bytes = 0  # of large messages that the peer has not unpacked
-        self._is_started = False
-        self._is_attached = False
-        self._is_delivering = False
-        self._is_closing = False  # close() was called, or the peer is gone
+        self._reads_everything = False
         self._is_transferred = False
         self._close_emitted = False
-        self._takers: deque[asyncio.Future[None]] = deque()  # of `async for`
         self._drainers: list[AnyOperation[bool]] = []
-        self._place = current()
-        self._place.ports.add(self)
 
     # -- sending ---------------------------------------------------------------------------------------------------
     def post_message(self, value: Any, transfer_list: Sequence[Any] = ()) -> bool:
@@ -111,7 +96,7 @@ class MessagePort(EventEmitter, Handle):
             return not link.is_peer_gone
         if asyncio._get_running_loop() is not None:
             self._attach()  # the loop writes the rest, and hears of what the receiver has taken
-            self._update_reading()
+            self._queue_changed()
         return self.buffered_amount <= CHANNEL_HIGH_WATER_BYTES and not link.is_peer_gone
 
     @property
@@ -125,52 +110,30 @@ class MessagePort(EventEmitter, Handle):
         self._attach()
         self._drainers.append(op)
         op._stop = lambda: op in self._drainers and self._drainers.remove(op)
-        self._update_reading()
-        self._hub.loop.call_soon(self._drained)
+        self._queue_changed()
+        op._hub.loop.call_soon(self._drained)
         return op
 
     def _drained(self) -> None:
-        if self._drainers and (self._is_deaf or self.buffered_amount <= CHANNEL_HIGH_WATER_BYTES):
+        is_over = self._is_closing or self._link.is_peer_gone
+        if self._drainers and (is_over or self.buffered_amount <= CHANNEL_HIGH_WATER_BYTES):
             drainers, self._drainers = self._drainers, []
             for op in drainers:
-                op._succeed(not self._is_deaf)
+                op._succeed(not is_over)
         if self._is_closing and not self._link.outbox_bytes:
             self._finish()
 
-    @property
-    def _is_deaf(self) -> bool:
-        return self._is_closing or self._link.is_peer_gone
-
-    # -- starting and stopping -------------------------------------------------------------------------------------
-    def start(self) -> MessagePort:
-        """Begin to deliver. The first 'message' listener does it, too. Returns itself."""
-        self._is_started = True
-        if asyncio._get_running_loop() is None:
-            if not self._is_closing and self._attach not in self._place.waiting_for_loop:
-                self._place.waiting_for_loop.append(self._attach)
-        else:
-            self._attach()
-            self._wake_delivery()
-        return self
-
-    def _attach(self) -> None:
-        """Join the running loop."""
-        if self._is_attached or self._is_closing or self._is_transferred:
-            return
-        here = hub()
-        self._is_attached = True
-        self._opened(here)
+    # -- receiving -------------------------------------------------------------------------------------------------
+    def _join_loop(self, here: Hub) -> None:
         self._link.attach(here.loop, self._readable, self._drained)
-        self._update_reading()
-        if self._queue:
-            self._wake_delivery()
+        self._queue_changed()
 
     def _listeners_changed(self, name: Any, count: int) -> None:
         if name == "message":
             self._message_listeners(count)
         elif name == "close" and count and asyncio._get_running_loop() is not None:
             self._attach()
-            self._update_reading()
+            self._queue_changed()
 
     def _message_listeners(self, count: int) -> None:
         if count:
@@ -182,13 +145,24 @@ class MessagePort(EventEmitter, Handle):
         else:
             self.unref()
 
-    def _update_reading(self) -> None:
+    def _queue_changed(self) -> None:
         if not self._is_attached or self._is_closing:
             return
-        wanted = self._is_started or self._in_memory_bytes > 0 or bool(self._events and "close" in self._events)
-        self._link.read(wanted and not self._link.is_ended and len(self._queue) < PORT_QUEUE_MESSAGES)
+        wanted = (
+            self._is_started
+            or self._reads_everything
+            or self._in_memory_bytes > 0
+            or (self._events is not None and "close" in self._events)
+        )
+        has_room = self._reads_everything or len(self._queue) < PORT_QUEUE_MESSAGES
+        self._link.read(wanted and has_room and not self._link.is_ended)
 
-    # -- receiving -------------------------------------------------------------------------------------------------
+    def _read_everything(self) -> None:
+        """The worker at the other end is done, and waits until all it said was taken: let nothing wait there."""
+        self._reads_everything = True
+        self._attach()
+        self._queue_changed()
+
     def _readable(self) -> None:
         for packet in self._link.receive():
             self._arrived(packet)
@@ -196,8 +170,12 @@ class MessagePort(EventEmitter, Handle):
             self._deliver()
         if self._link.is_ended:
             self._peer_ended()
-        elif len(self._queue) >= PORT_QUEUE_MESSAGES:
-            self._update_reading()
+
+    def _read_now(self) -> bool:
+        packets = self._link.receive()
+        for packet in packets:
+            self._arrived(packet)
+        return bool(packets)
 
     def _arrived(self, packet: Packet) -> None:
         if packet.kind in KINDS:
@@ -208,113 +186,33 @@ class MessagePort(EventEmitter, Handle):
         else:
             close_all(packet.fds)
 
-    def _has_listener(self) -> bool:
-        events = self._emitter._events
-        return events is not None and "message" in events
+    def _unpacked(self, packet: Packet) -> None:
+        in_memory = memory_bytes(packet.kind, packet.body)
+        if in_memory:
+            self._link.send(CONSUMED, in_memory.to_bytes(8, "little"))
 
-    def _deliver(self) -> None:
-        """Hand what is queued to the listeners, or wake who iterates."""
-        if self._is_delivering:
-            return
-        self._is_delivering = True
-        queue = self._queue
-        try:
-            while queue and self._is_started and self._has_listener():
-                packet = queue.popleft()
-                try:
-                    value = self._unpack(packet)
-                except Exception as error:
-                    self._message_error(error)
-                else:
-                    self._hub.call(self._emitter.emit, "message", value)
-        finally:
-            self._is_delivering = False
-        for taker in self._takers:
-            if not taker.done():
-                taker.set_result(None)
-        self._update_reading()
-        if self._is_closing or self._link.is_ended:
-            self._finish()
-
-    def _wake_delivery(self) -> None:
-        self._hub.loop.call_soon(self._deliver)
-
-    def _unpack(self, packet: Packet) -> Any:
-        kind, body, fds, lost = packet
-        try:
-            if lost:
-                raise FrameError(
-                    "the ports or buffers of a message were lost: this process is at its limit of open files"
-                )
-            return unpack(kind, body, fds)
-        finally:
-            in_memory = memory_bytes(kind, body)
-            if in_memory:
-                self._link.send(CONSUMED, in_memory.to_bytes(8, "little"))
-
-    def _message_error(self, error: Exception) -> None:
-        emitter = self._emitter
-        if emitter._events is not None and "messageerror" in emitter._events:
-            self._hub.call(emitter.emit, "messageerror", error)
-        else:
-            self._hub.uncaught(error)
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        if self._has_listener():
-            raise UsageError("this port has a 'message' listener: the messages go there, not to `async for`")
-        self.start()
-        return _Messages(self)
-
-    async def _next(self) -> Any:
-        while not self._queue:
-            if self._is_closing or self._link.is_ended:
-                self._finish()
-                raise StopAsyncIteration
-            taker: asyncio.Future[None] = self._hub.loop.create_future()
-            self._takers.append(taker)
-            try:
-                await taker
-            finally:
-                self._takers.remove(taker)
-        packet = self._queue.popleft()
-        self._update_reading()
-        return self._unpack(packet)
-
-    def _receive_now(self) -> Received | None:
-        while not self._queue:
-            packets = self._link.receive()
-            if not packets:
-                return None
-            for packet in packets:
-                self._arrived(packet)
-        received = Received(self._unpack(self._queue.popleft()))
-        if self._is_attached:
-            self._update_reading()
-            if not self._queue and self._link.is_ended:
-                self._hub.loop.call_soon(self._finish)
-        return received
+    def _is_at_end(self) -> bool:
+        return self._is_closing or self._link.is_ended
 
     # -- the end ---------------------------------------------------------------------------------------------------
     def close(self) -> None:
         """Close both ends, after what was posted here has been delivered there. Safe to call twice."""
-        if self._is_closing or self._is_transferred:
+        if self._is_closing:
             return
         self._is_closing = True
-        if not self._is_attached:
+        if self._is_attached:
+            self._link.read(False)
+            self._wake_takers()
+            self._hub.loop.call_soon(self._drained)
+        else:
             self._link.flush(LINGER_S)
             self._finish()
-            return
-        self._link.read(False)
-        self._wake_takers()
-        self._hub.loop.call_soon(self._drained)
 
     def _peer_died(self) -> None:
         """The process at the other end has ended; copies of its socket may hide it. Take what it had sent."""
-        link = self._link
-        while not link.is_ended and (packets := link.receive()):
-            for packet in packets:
-                self._arrived(packet)
-        link.is_ended = link.is_peer_gone = True
+        while not self._link.is_ended and self._read_now():
+            pass
+        self._link.is_ended = self._link.is_peer_gone = True
         if self._queue:
             self._deliver()
         self._peer_ended()
@@ -327,13 +225,7 @@ class MessagePort(EventEmitter, Handle):
         self._drained()
         self._finish()
 
-    def _wake_takers(self) -> None:
-        for taker in self._takers:
-            if not taker.done():
-                taker.set_result(None)
-
     def _finish(self) -> None:
-        """Everything is delivered and sent: close for good."""
         if self._close_emitted or self._is_delivering:
             return
         if not self._is_closing:
@@ -350,10 +242,20 @@ class MessagePort(EventEmitter, Handle):
 
     def _let_go(self) -> None:
         self._link.close()
-        for packet in self._queue:
-            close_all(packet.fds)
-        self._queue.clear()
+        self._drop_queue()
         self._place.ports.discard(self)
+
+    def _end_with_place(self, timeout_s: float | None, *, stays_open: bool = False) -> None:
+        """The worker that has this port ends: wait until the other end has taken what was posted, then close."""
+        self._link.detach()
+        if not self._link.flush(timeout_s):
+            print(
+                f"multiloop: {self._link.outbox_bytes} bytes posted by {self._place.name} are lost: nobody reads them",
+                file=sys.stderr,
+            )
+        if not stays_open:
+            self._is_closing = self._close_emitted = True
+            self._let_go()
 
     def _shutdown(self) -> None:
         """The program on this loop ends."""
@@ -368,7 +270,7 @@ class MessagePort(EventEmitter, Handle):
 
     # -- moving ----------------------------------------------------------------------------------------------------
     def _check_transferable(self, sender: Any) -> None:
-        if self._is_transferred or self._is_closing:
+        if self._is_closing:
             raise TransferError("a MessagePort in transfer_list is closed, or was transferred before")
         if self._refuse_transfer:
             raise TransferError(self._refuse_transfer)
@@ -378,7 +280,9 @@ class MessagePort(EventEmitter, Handle):
     def __reduce_ex__(self, protocol: Any) -> Any:
         transit = sending("a MessagePort")
         if not transit.found(self):
-            raise TransferError("a MessagePort in the message must also be in transfer_list: it can have one place only")
+            raise TransferError(
+                "a MessagePort in the message must also be in transfer_list: it can have one place only"
+            )
         partial, batches, outbox = self._link.snapshot()
 
         def attached(fds: list[int]) -> list[int]:
@@ -405,16 +309,21 @@ class MessagePort(EventEmitter, Handle):
         self._drained()
 
 
-class _Messages(AsyncIterator[Any]):
-    """`async for value in port`. After an error of one message the next may be asked for."""
+class ParentPort(MessagePort):
+    """A worker's end of the channel to its parent. It outlives the loops of the worker, and goes nowhere else."""
 
-    __slots__ = ("_port",)
+    def __init__(self, link: Link) -> None:
+        super().__init__(
+            link, refuse_transfer="parent_port cannot be transferred: it is this worker's own; use a MessageChannel"
+        )
 
-    def __init__(self, port: MessagePort) -> None:
-        self._port = port
-
-    async def __anext__(self) -> Any:
-        return await self._port._next()
+    def _shutdown(self) -> None:
+        """A loop of the worker ends; code behind it may still post, read, or start another."""
+        self._link.write_outbox()
+        self._link.detach()
+        self._is_attached = False
+        self._wake_takers()
+        self._ended()
 
 
 def _received_port(
@@ -427,7 +336,7 @@ def _received_port(
     outbox: list[tuple[bytes, list[int]]],
     queue: list[tuple[int, bytes, list[int], bool]],
 ) -> MessagePort:
-    transit: Receiving = receiving()
+    transit = receiving()
 
     def taken(positions: list[int]) -> list[int]:
         return [transit.take(each) for each in positions]
@@ -467,24 +376,3 @@ class MessageChannel(tuple[MessagePort, MessagePort]):
     def port2(self) -> MessagePort:
         """The other end."""
         return self[1]
-
-
-def receive_message_on_port(port: Any) -> Received | None:
-    """Take the next message off a port or BroadcastChannel now, without waiting and without an event.
-
-    Returns `Received(message)`, or None when there is none. Raises what unpacking the message raises, and TypeError for
-    anything else than a port or channel.
-    """
-    receive = getattr(port, "_receive_now", None)
-    if receive is None:
-        raise TypeError(f"receive_message_on_port() takes a MessagePort or BroadcastChannel, not {type(port).__name__}")
-    received: Received | None = receive()
-    return received
-
-
-def attach_waiting(of: Hub) -> None:
-    """A loop has started in this place: let the ports that were started before it join."""
-    place = current()
-    waiting, place.waiting_for_loop = place.waiting_for_loop, []
-    for attach in waiting:
-        attach()

@@ -40,10 +40,10 @@ def native() -> Primitives | None:
     return cast(Primitives, module) if module is not None and module.HAVE_FUTEX else None
 
 
-def interrupt(thread_id: int, exception: type[BaseException]) -> bool:
+def interrupt(thread_id: int, exception: type[BaseException] | None) -> bool:
     """Raise `exception` in a thread of this interpreter, before its next bytecode. False: there is no such thread.
 
-    C code is not interrupted: the exception waits until it returns.
+    C code is not interrupted: the exception waits until it returns. None takes back one that waits.
     """
     module = _extension()
     if module is not None:
@@ -51,7 +51,8 @@ def interrupt(thread_id: int, exception: type[BaseException]) -> bool:
     import ctypes
 
     set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    return bool(set_exception(ctypes.c_ulong(thread_id), ctypes.py_object(exception)))
+    raised = ctypes.py_object() if exception is None else ctypes.py_object(exception)
+    return bool(set_exception(ctypes.c_ulong(thread_id), raised))
 
 
 def _extension() -> Any:

@@ -51,6 +51,12 @@ class Receiver:
         if member is not None:
             buffer._attachment.head.leave(member)
 
+    def settle(self, pid: int, started: int) -> None:
+        """The receiver's process is known now; it has not read anything yet."""
+        self.pid, self.started = pid, started
+        for buffer, member in self._members.items():
+            buffer._attachment.head.assign(member, pid, started)
+
     def gone(self) -> None:
         """The receiver has ended: give up the entries that it has not made its own."""
         for buffer, member in list(self._members.items()):

@@ -1,0 +1,192 @@
+"""`Atomics`: operations on a SharedBuffer that no other worker can come between.
+
+What lives here: the functions as users see them, and waiting without blocking the loop. What must not: the operations
+themselves (`_atomics.c`, `_locked.py`), the waiting list (`_waiters`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ..errors import UsageError
+from ..loop import AnyOperation, ErrorFirst, begin
+from ._place import current
+from ._shared import SharedBuffer
+from ._waiters import Outcome, notify, wait
+
+
+def _open(buffer: Any) -> tuple[Any, memoryview]:
+    if not isinstance(buffer, SharedBuffer):
+        raise TypeError(f"Atomics work on a SharedBuffer, not on {type(buffer).__name__}")
+    return buffer._attachment.head.ops, buffer._open_cells()
+
+
+class Atomics:
+    """Atomic operations on the elements of a SharedBuffer of the format i, I, q or Q; `index` counts elements.
+
+    All are sequentially consistent, across threads, interpreters and processes. Arithmetic wraps at the format's size.
+
+    Every one raises IndexError for an index outside of the buffer, OverflowError for an argument that the format cannot
+    hold, TypeError for the format "B", and ClosedError for a buffer that was closed or transferred.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def load(buffer: SharedBuffer, index: int) -> int:
+        """Return the value."""
+        ops, cells = _open(buffer)
+        return int(ops.load(cells, index))
+
+    @staticmethod
+    def store(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Set the value, and return it."""
+        ops, cells = _open(buffer)
+        return int(ops.store(cells, index, value))
+
+    @staticmethod
+    def add(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Add to the value; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.add(cells, index, value))
+
+    @staticmethod
+    def sub(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Subtract from the value; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.sub(cells, index, value))
+
+    @staticmethod
+    def and_(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Combine with the value, bit by bit, as `&` does; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.and_(cells, index, value))
+
+    @staticmethod
+    def or_(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Combine with the value, bit by bit, as `|` does; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.or_(cells, index, value))
+
+    @staticmethod
+    def xor(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Combine with the value, bit by bit, as `^` does; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.xor(cells, index, value))
+
+    @staticmethod
+    def exchange(buffer: SharedBuffer, index: int, value: int) -> int:
+        """Set the value; return what it was before."""
+        ops, cells = _open(buffer)
+        return int(ops.exchange(cells, index, value))
+
+    @staticmethod
+    def compare_exchange(buffer: SharedBuffer, index: int, expected: int, value: int) -> int:
+        """Set the value if it is `expected`; return what it was before: `expected`, if it was set."""
+        ops, cells = _open(buffer)
+        return int(ops.compare_exchange(cells, index, expected, value))
+
+    @staticmethod
+    def wait(buffer: SharedBuffer, index: int, value: int, timeout: float | None = None) -> Outcome:
+        """Block this thread until `notify` on the element, if it has this value now. On a loop use `wait_async`.
+
+        Without the compiled extension it looks once a millisecond.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns: "ok" when notified, "not-equal" when the value was another, "timed-out".
+
+        Raises:
+            PeerDied: a worker that had the buffer open has died, and nobody else has it open: within a second.
+            LimitError: 256 threads wait on this buffer already.
+        """
+        _, cells = _open(buffer)
+        _check_waitable(buffer)
+        attachment = buffer._attachment
+        return wait(attachment.head, attachment.member, cells, index, value, timeout)
+
+    @staticmethod
+    def wait_async(
+        buffer: SharedBuffer,
+        index: int,
+        value: int,
+        timeout: float | None = None,
+        *,
+        callback: ErrorFirst | None = None,
+    ) -> Any:
+        """As `wait`, without blocking the loop: an operation that gives the same outcomes. It keeps the loop running.
+
+        Each waits on a thread of its own; a cancelled one ends within a quarter of a second.
+        """
+        _open(buffer)
+        _check_waitable(buffer)
+        op: AnyOperation[Outcome] = begin(callback)
+        _WaitingThread(op, buffer, index, value, timeout)
+        return op
+
+    @staticmethod
+    def notify(buffer: SharedBuffer, index: int, count: int | None = None) -> int:
+        """Wake at most `count` who wait on the element (None: all), the longest waiting first; return how many."""
+        _open(buffer)
+        _check_waitable(buffer)
+        if not 0 <= index < len(buffer):
+            raise IndexError(f"index {index} is outside of the buffer's {len(buffer)} elements")
+        if count is not None and count < 0:
+            raise UsageError(f"Atomics.notify(count={count}): 0 or more, None for all")
+        return notify(buffer._attachment.head, index, count)
+
+
+def _check_waitable(buffer: SharedBuffer) -> None:
+    if buffer.format == "B":
+        raise TypeError("waiting needs a SharedBuffer of the format i, I, q or Q, not B")
+
+
+class _WaitingThread:
+    """One `wait_async`."""
+
+    def __init__(
+        self, op: AnyOperation[Outcome], buffer: SharedBuffer, index: int, value: int, timeout: float | None
+    ) -> None:
+        self._op = op
+        self._is_stopped = False
+        self._arguments = (buffer, index, value, timeout)
+        op._stop = self._stop
+        self._place = current()
+        self._place.at_end.append(self._stop)  # an interpreter cannot end before its threads have
+        try:
+            thread = threading.Thread(target=self._run, name="multiloop-wait", daemon=True)
+        except RuntimeError:  # an interpreter, which allows none
+            thread = threading.Thread(target=self._run, name="multiloop-wait")
+        thread.start()
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+
+    def _run(self) -> None:
+        buffer, index, value, timeout = self._arguments
+        attachment = buffer._attachment
+        op = self._op
+        try:
+            outcome = wait(
+                attachment.head,
+                attachment.member,
+                buffer._open_cells(),
+                index,
+                value,
+                timeout,
+                lambda: self._is_stopped,
+            )
+        except BaseException as error:
+            self._settle(op._fail, error)
+        else:
+            self._settle(op._succeed, outcome)
+
+    def _settle(self, function: Any, value: Any) -> None:
+        if self._stop in self._place.at_end:
+            self._place.at_end.remove(self._stop)
+        try:
+            self._op._hub.loop.call_soon_threadsafe(function, value)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass

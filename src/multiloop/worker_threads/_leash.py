@@ -1,0 +1,118 @@
+"""Stopping an interpreter from inside: a thread that waits for the word, then interrupts the worker's own thread.
+
+What lives here: `Terminated`, and the watching thread inside an interpreter. What must not: the side that holds the
+leash (`_interpreter`).
+
+CPython raises an asynchronous exception only in threads of the interpreter that asks for it, between two bytecodes. So
+each interpreter has this thread, started before any code of the user. What is inside C code is not reached: then the
+stack is sent up the leash, for the report.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from .._limits import INTERRUPT_INTERVAL_S, TERMINATE_S
+from ._primitives import interrupt
+
+WORD = b"T"  # any byte would do
+
+
+class Terminated(SystemExit):
+    """Ends a worker from outside. A SystemExit, since asyncio lets only those out of a loop."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+def stop_loop(loop: Any) -> None:
+    """Ask a loop to end, as if its program had raised; wakes it in any case. Called from any thread."""
+
+    def end() -> None:
+        hub = getattr(loop, "_multiloop_hub", None)
+        if hub is not None and hub.fatal is not None:
+            hub.fatal(Terminated())
+
+    try:
+        loop.call_soon_threadsafe(end)
+    except RuntimeError:  # it is closed
+        pass
+
+
+def _stop_loops() -> None:
+    """Stop every loop of this interpreter: one that sleeps in the kernel runs no bytecode to be interrupted at.
+
+    Nothing lists the loops, in particular not those of a plain asyncio.run; the garbage collector knows them.
+    """
+    if (asyncio := sys.modules.get("asyncio")) is not None:
+        for each in gc.get_objects():
+            if issubclass(type(each), asyncio.BaseEventLoop) and each.is_running():
+                stop_loop(each)
+
+
+class Leash:
+    """The worker's end: watches for the word on its own thread, until `let_go`."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+        self._worker = threading.get_ident()
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="multiloop-leash")
+        self._thread.start()
+
+    def _watch(self) -> None:
+        try:
+            word = self._socket.recv(1)
+        except OSError:
+            word = b""
+        if self._is_over.is_set():
+            return
+        del word  # the word, or the end of who holds the leash: the same to us
+        _stop_loops()
+        began = time.monotonic()
+        is_told = False
+        while not self._is_over.wait(INTERRUPT_INTERVAL_S):
+            with self._lock:
+                if not self._is_over.is_set():
+                    interrupt(self._worker, Terminated)
+            if not is_told and time.monotonic() - began > 0.7 * TERMINATE_S:
+                is_told = True
+                self._tell_stack()
+
+    def _tell_stack(self) -> None:
+        try:
+            self._socket.send(stack_of(self._worker).encode()[-32_000:], socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+
+    def let_go(self) -> None:
+        """The worker's code is over, by itself or not: nothing is interrupted from here on."""
+        while True:
+            try:
+                with self._lock:
+                    self._is_over.set()
+                interrupt(self._worker, None)  # one that is on its way
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except Terminated:
+                continue
+            except OSError:
+                pass  # the other end is closed
+            break
+        self._thread.join()
+        self._socket.close()
+
+
+def stack_of(thread_id: int) -> str:
+    """Where a thread of this interpreter is, as text; empty when there is no such thread."""
+    import traceback
+
+    frames: Any = sys._current_frames()
+    frame = frames.get(thread_id)
+    return "" if frame is None else "".join(traceback.format_stack(frame))

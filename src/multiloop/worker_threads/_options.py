@@ -1,0 +1,92 @@
+"""The options of a `Worker`, checked, and which kind keeps which.
+
+What lives here: `Options` and the table of refusals. What must not: choosing a kind (`_choose`), starting one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..errors import UsageError
+from ._place import Place
+from ._resource_limits import check_limits
+from ._target import Target
+
+KindName = Literal["auto", "process", "interpreter", "thread"]
+KINDS = ("auto", "process", "interpreter", "thread")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a worker is to be."""
+
+    target: Target
+    name: str
+    env: dict[str, str] | None
+    argv: tuple[str, ...]
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    resource_limits: dict[str, float]
+    max_message_bytes: int
+
+
+def checked(
+    target: Target,
+    *,
+    name: str,
+    env: Mapping[str, str] | None,
+    argv: Sequence[Any],
+    streams: tuple[bool, bool, bool],
+    resource_limits: Mapping[str, float] | None,
+    max_message_size: int,
+) -> Options:
+    """Check what can be checked without a kind. Raises TypeError and UsageError."""
+    if env is not None:
+        for key, value in env.items():
+            if not isinstance(key, str) or not isinstance(value, str) or "\0" in key + value or "=" in key or not key:
+                raise UsageError(f"Worker(env=...): {key!r}: {value!r} is no environment variable: both are strings")
+    if isinstance(argv, str):
+        raise UsageError(f"Worker(argv={argv!r}): a list of arguments, not one string")
+    if max_message_size < 1:
+        raise UsageError(f"Worker(max_message_size={max_message_size}): bytes, at least 1")
+    return Options(
+        target,
+        name,
+        None if env is None else dict(env),
+        tuple(str(each) for each in argv),
+        *streams,
+        check_limits(resource_limits),
+        max_message_size,
+    )
+
+
+def refusal(kind: str, options: Options, place: Place) -> str | None:
+    """Why this kind cannot be started here, or cannot keep one of the options; None: it can."""
+    if kind == "interpreter":
+        if sys.version_info < (3, 14):
+            return "kind='interpreter' needs Python 3.14: use kind='process'"
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            return "kind='interpreter' is not safe on a free-threaded Python: use 'process' or 'thread'"
+        if options.resource_limits:
+            return "kind='interpreter' cannot keep resource_limits, which hold for a whole process: use kind='process'"
+    if kind == "thread":
+        given = {
+            "env": options.env is not None,
+            "argv": bool(options.argv),
+            "stdin": options.stdin,
+            "stdout": options.stdout,
+            "stderr": options.stderr,
+            "resource_limits": bool(options.resource_limits),
+        }
+        refused = [name for name, is_given in given.items() if is_given]
+        if refused:
+            return (
+                f"kind='thread' cannot keep {', '.join(refused)}, which it shares with the program: use kind='process'"
+            )
+    if kind in ("interpreter", "thread") and place.kind == "interpreter":
+        return f"a worker of kind 'interpreter' cannot start one of kind {kind!r} (it has no daemon threads): use 'process'"
+    return None
