@@ -94,7 +94,9 @@ def test_the_standard_library_finds_no_fault() -> None:
             client = Client(service, tcp=True)
             await client.send(post(b"hello world", "Content-Type: text/plain\r\n"))
             assert (await client.reply()).body == b"hello world"
-            await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nContent-Type: text/plain\r\n\r\nhel")
+            await client.send(
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\nContent-Type: text/plain\r\n\r\nhel"
+            )
             await asyncio.sleep(0)
             await client.send(b"lo worl")
             await client.send(b"d")

@@ -32,7 +32,7 @@ log = logging.getLogger("multiloop.http")
 
 CONNECTING, DENYING, OPEN, CLOSING, CLOSED = range(5)
 
-_FIRST_SLICE_BYTES = 4096
+_FIRST_SLICE_BYTES = 1024  # the most by which the messages of one read can exceed the queue's limit
 _LAST_SLICE_BYTES = 64 * 1024
 _FRAMES_A_TURN = 256  # parsed before other connections get their turn: some 3 ms
 _NEVER = float("inf")
@@ -162,7 +162,7 @@ class Session:
         wrote = False
         while position < size:
             before = stream.frames_seen
-            for message in stream.feed(data if size <= step else data[position : position + step]):
+            for message in stream.feed(data[position : position + step]):  # the whole is not copied
                 if self.state == OPEN:
                     self._take(message)
             position += step
@@ -175,7 +175,7 @@ class Session:
                 return
             seen = stream.frames_seen - before
             frames_left -= seen
-            step = min(step * 2, _LAST_SLICE_BYTES) if seen <= 8 else _FIRST_SLICE_BYTES
+            step = min(step * 2, _LAST_SLICE_BYTES) if seen <= 2 else _FIRST_SLICE_BYTES
             room = connection.write_room() if wrote else None
             if room is not None or self._is_full() or (frames_left <= 0 and position < size):
                 self._hold(data[position:], room)
