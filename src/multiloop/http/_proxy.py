@@ -32,7 +32,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Client = tuple[str, int]
 
 # one parameter of a Forwarded element: a token or a quoted string, then what separates it from the next
-_PARAMETER = re.compile(r'[ \t]*([!#-\'*+.^-z|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;\s]*))[ \t]*([,;]|$)')
+_PARAMETER = re.compile(r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^",;\s]*))[ \t]*([,;]|$)""")
 
 
 class TrustedProxies:
