@@ -1,0 +1,377 @@
+"""Static files: nothing outside the root, conditional and ranged requests, large files, both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiloop import http
+from multiloop.http._static_rules import choose, content_type
+from tests.support import open_descriptors
+
+from .harness import Client, Reply, eventually, run, service_of
+
+BIG = os.urandom(2_000_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A tree with everything that must and must not be served."""
+    root = tmp_path / "public"
+    (root / "sub" / "empty").mkdir(parents=True)
+    (root / "a.txt").write_text("hello")
+    (root / "empty.txt").write_text("")
+    (root / "caf\u00e9 & co.html").write_text("<p>caf\u00e9")
+    (root / "big.bin").write_bytes(BIG)
+    (root / "sub" / "index.html").write_text("<p>index")
+    (root / ".env").write_text("SECRET")
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("SECRET")
+    (root / ".well-known").mkdir()
+    (root / ".well-known" / "acme").write_text("token")
+    (tmp_path / "secret.txt").write_text("SECRET")
+    (tmp_path / "public-secret").mkdir()
+    (tmp_path / "public-secret" / "x").write_text("SECRET")
+    (root / "link-in").symlink_to("a.txt")
+    (root / "link-dir").symlink_to("sub")
+    (root / "link-absolute").symlink_to(root / "a.txt")
+    (root / "link-out").symlink_to("../secret.txt")
+    (root / "link-passwd").symlink_to("/etc/passwd")
+    (root / "link-dir-out").symlink_to("../public-secret")
+    (root / "link-up").symlink_to("..")
+    (root / "link-loop").symlink_to("link-loop")
+    (root / "link-zero").symlink_to("/dev/zero")
+    (root / "sub" / "link-prefix").symlink_to("../../public-secret/x")
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(root / "socket"))
+    return root
+
+
+def ask(app: Any, path: str, fields: str = "", method: str = "GET") -> Reply:
+    async def main() -> Reply:
+        async with service_of(app) as service:
+            return await Client(service, tcp=True).get(path, fields, method)
+
+    return run(main)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/a.txt", b"hello"),
+        ("/%61.txt", b"hello"),
+        ("/a.txt?x=1", b"hello"),
+        ("/empty.txt", b""),
+        ("/caf%C3%A9%20&%20co.html", "<p>caf\u00e9".encode()),
+        ("/sub/", b"<p>index"),
+        ("/sub/index.html", b"<p>index"),
+        ("/.well-known/acme", b"token"),
+        ("/link-in", b"hello"),
+        ("/link-absolute", b"hello"),
+        ("/link-dir/", b"<p>index"),
+        ("/link-dir/index.html", b"<p>index"),
+    ],
+)
+def test_files_below_the_root_are_served(root: Path, path: str, body: bytes) -> None:
+    reply = ask(http.static(root), path)
+    assert (reply.status, reply.body) == (200, body)
+    assert reply.headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nothing",
+        "/",
+        "/sub/empty/",
+        "/sub/empty",
+        "/a.txt/",
+        "/a.txt/x",
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/..%2fsecret.txt",
+        "/..%2Fsecret.txt",
+        "/sub%2findex.html",
+        "/%2e%2e%2fsecret.txt",
+        "/%252e%252e/secret.txt",
+        "/sub/%2e%2e/a.txt",
+        "/./a.txt",
+        "/sub/.",
+        "//etc/passwd",
+        "/%2fetc/passwd",
+        "/sub//index.html",
+        "/..\\secret.txt",
+        "/..%5csecret.txt",
+        "/a.txt%00",
+        "/a.txt%00.png",
+        "/%0a",
+        "/../public-secret/x",
+        "/-secret/x",
+        "/.env",
+        "/.git/config",
+        "/%2eenv",
+        "/link-out",
+        "/link-passwd",
+        "/link-dir-out/x",
+        "/link-up/secret.txt",
+        "/link-up/public-secret/x",
+        "/link-loop",
+        "/link-zero",
+        "/sub/link-prefix",
+        "/fifo",
+        "/socket",
+        "/" + "x" * 300,
+        "/" + "x/" * 100,
+        "/%ff%fe",
+    ],
+)
+def test_nothing_else_is(root: Path, path: str) -> None:
+    async def main() -> None:
+        async with service_of(http.static(root)) as service:
+            client = Client(service)
+            for method in ("GET", "HEAD"):
+                reply = await client.get(path, "", method)
+                assert reply.status == 404
+                assert b"SECRET" not in reply.body
+            assert (await client.get("/a.txt")).body == b"hello"
+
+    run(main)
+
+
+def test_a_directory_without_its_slash_is_a_redirect_only_if_it_has_an_index(root: Path) -> None:
+    reply = ask(http.static(root), "/sub?x=1")
+    assert (reply.status, reply.headers["location"]) == (301, "/sub/?x=1")
+    assert ask(http.static(root, index=None), "/sub").status == 404
+    assert ask(http.static(root, index=None), "/sub/").status == 404
+    assert ask(http.static(root), "//sub").status == 404  # never "//sub/", which leads to another host
+
+
+def test_a_prefix_is_taken_off_and_required(root: Path) -> None:
+    files = http.static(root, prefix="/static/")
+    assert ask(files, "/static/a.txt").body == b"hello"
+    for path in ("/a.txt", "/statica.txt", "/static", "/static/../a.txt", "/static/static/a.txt"):
+        assert ask(files, path).status == 404
+
+
+def test_hidden_files_are_served_when_asked_for(root: Path) -> None:
+    assert ask(http.static(root, hidden=True), "/.env").body == b"SECRET"
+    assert ask(http.static(root, hidden=True), "/../secret.txt").status == 404
+
+
+def test_only_get_and_head_are_answered(root: Path) -> None:
+    reply = ask(http.static(root), "/a.txt", "Content-Length: 0\r\n", "POST")
+    assert (reply.status, reply.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_a_root_that_is_no_directory_is_an_error_at_once(root: Path) -> None:
+    with pytest.raises(NotADirectoryError) as caught:
+        http.static(root / "a.txt")
+    assert caught.value.filename == str(root / "a.txt")
+
+
+def test_a_root_that_is_a_link_may_be_moved_by_a_deployment(tmp_path: Path) -> None:
+    for release in ("one", "two"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "file").write_text(release)
+        (tmp_path / release / "link").symlink_to("file")
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    files = http.static(current)
+    assert ask(files, "/file").body == ask(files, "/link").body == b"one"
+    current.unlink()
+    current.symlink_to("two")
+    assert ask(files, "/file").body == ask(files, "/link").body == b"two"
+
+
+def test_the_reply_says_type_and_validators(root: Path) -> None:
+    headers = ask(http.static(root, max_age=60), "/a.txt").headers
+    assert headers["content-type"] == "text/plain; charset=utf-8"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["last-modified"] == formatdate((root / "a.txt").stat().st_mtime, usegmt=True)
+    assert headers["etag"].startswith('"')
+    assert headers["cache-control"] == "public, max-age=60"
+    assert "cache-control" not in ask(http.static(root), "/a.txt").headers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("a.mjs", "text/javascript; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.json", "application/json; charset=utf-8"),
+        ("a.svg", "image/svg+xml; charset=utf-8"),
+        ("a.PNG", "image/png"),
+        ("a.woff2", "font/woff2"),
+        ("a.wasm", "application/wasm"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.svgz", "application/gzip"),
+        ("a", "application/octet-stream"),
+        ("a.exe2", "application/octet-stream"),
+    ],
+)
+def test_types_come_from_the_name_and_not_from_the_machine(name: str, kind: str) -> None:
+    assert content_type(name) == kind
+
+
+NOW_S = 1_700_000_000
+DATE = formatdate(NOW_S, usegmt=True)
+BEFORE = formatdate(NOW_S - 1, usegmt=True)
+ETAG = f'"{NOW_S * 10**9:x}-{100:x}"'
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "offset", "length"),
+    [
+        ({}, 200, 0, 100),
+        ({"if-none-match": ETAG}, 304, 0, 0),
+        ({"if-none-match": f"W/{ETAG}"}, 304, 0, 0),
+        ({"if-none-match": f'"other", {ETAG}'}, 304, 0, 0),
+        ({"if-none-match": "*"}, 304, 0, 0),
+        ({"if-none-match": '"other"'}, 200, 0, 100),
+        ({"if-none-match": '"other"', "if-modified-since": DATE}, 200, 0, 100),
+        ({"if-none-match": "garbage"}, 200, 0, 100),
+        ({"if-modified-since": DATE}, 304, 0, 0),
+        ({"if-modified-since": BEFORE}, 200, 0, 100),
+        ({"if-modified-since": "garbage"}, 200, 0, 100),
+        ({"if-modified-since": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, 200, 0, 100),
+        ({"if-match": ETAG}, 200, 0, 100),
+        ({"if-match": '"other"'}, 412, 0, 0),
+        ({"if-unmodified-since": DATE}, 200, 0, 100),
+        ({"if-unmodified-since": BEFORE}, 412, 0, 0),
+        ({"range": "bytes=0-0"}, 206, 0, 1),
+        ({"range": "bytes=10-19"}, 206, 10, 10),
+        ({"range": "Bytes = 10-19"}, 200, 0, 100),
+        ({"range": "bytes=90-"}, 206, 90, 10),
+        ({"range": "bytes=90-1000"}, 206, 90, 10),
+        ({"range": "bytes=-7"}, 206, 93, 7),
+        ({"range": "bytes=-1000"}, 206, 0, 100),
+        ({"range": "bytes=-0"}, 416, 0, 0),
+        ({"range": "bytes=100-"}, 416, 0, 0),
+        ({"range": "bytes=5-4"}, 200, 0, 100),
+        ({"range": "bytes=-"}, 200, 0, 100),
+        ({"range": "bytes=a-b"}, 200, 0, 100),
+        ({"range": "bytes=0-0,-1"}, 200, 0, 100),
+        ({"range": "bytes=" + ",".join(["0-"] * 1000)}, 200, 0, 100),
+        ({"range": "lines=0-1"}, 200, 0, 100),
+        ({"range": "bytes=" + "9" * 4000 + "-"}, 200, 0, 100),
+        ({"range": "bytes=\u0661-"}, 200, 0, 100),
+        ({"range": "bytes=10-19", "if-range": ETAG}, 206, 10, 10),
+        ({"range": "bytes=10-19", "if-range": DATE}, 206, 10, 10),
+        ({"range": "bytes=10-19", "if-range": '"other"'}, 200, 0, 100),
+        ({"range": "bytes=10-19", "if-range": f"W/{ETAG}"}, 200, 0, 100),
+        ({"range": "bytes=10-19", "if-none-match": ETAG}, 304, 0, 0),
+    ],
+)
+def test_conditions_and_ranges(headers: dict[str, str], status: int, offset: int, length: int) -> None:
+    choice = choose(headers, "a.txt", 100, NOW_S * 10**9, None)
+    assert (choice.status, choice.offset, choice.length) == (status, offset, length)
+    fields = dict(choice.headers)
+    assert fields["etag"] == ETAG
+    if status == 206:
+        assert fields["content-range"] == f"bytes {offset}-{offset + length - 1}/100"
+    if status == 416:
+        assert fields["content-range"] == "bytes */100"
+    if status in (304, 412, 416):
+        assert "content-length" not in fields
+
+
+def test_large_files_whole_and_in_part_over_a_kept_connection(root: Path) -> None:
+    async def main() -> None:
+        async with service_of(http.static(root)) as service:
+            client = Client(service, tcp=True)
+            assert (await client.get("/big.bin")).body == BIG
+            reply = await client.get("/big.bin", "Range: bytes=1000-1999999\r\n")
+            assert (reply.status, reply.body) == (206, BIG[1000:])
+            reply = await client.get("/big.bin", method="HEAD")
+            assert reply.headers["content-length"] == str(len(BIG))
+            etag = reply.headers["etag"]
+            assert (await client.get("/big.bin", f"If-None-Match: {etag}\r\n")).status == 304
+            assert (await client.get("/a.txt")).body == b"hello"
+
+    run(main)
+
+
+def test_a_handler_may_pass_requests_on(root: Path) -> None:
+    files = http.static(root, prefix="/static")
+
+    def handler(request: Any) -> Any:
+        return files(request) if request.path.startswith("/static/") else "own"
+
+    assert ask(handler, "/static/a.txt").body == b"hello"
+    assert ask(handler, "/other").body == b"own"
+
+
+def test_the_same_files_as_an_asgi_application(root: Path) -> None:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    app = Starlette(routes=[Mount("/static", app=http.static(root).asgi)])
+
+    async def main() -> None:
+        async with service_of(app) as service:
+            client = Client(service)
+            assert (await client.get("/static/a.txt")).body == b"hello"
+            assert (await client.get("/static/big.bin")).body == BIG
+            assert (await client.get("/static/big.bin", "Range: bytes=5-\r\n")).body == BIG[5:]
+            assert (await client.get("/static/sub")).headers["location"] == "/static/sub/"
+            assert (await client.get("/static/a.txt", method="HEAD")).headers["content-length"] == "5"
+            assert (await client.get("/static/a.txt", "Content-Length: 0\r\n", "POST")).status == 405
+            for path in ("/static/../secret.txt", "/static/%2e%2e/secret.txt", "/static/.env", "/static/link-out"):
+                assert (await client.get(path)).status == 404
+
+    run(main)
+
+
+def test_descriptors_are_closed_whatever_happens(root: Path) -> None:
+    async def main() -> None:
+        async with service_of(http.static(root), write_timeout=0.2) as service:
+            client = Client(service, tcp=True)
+            await client.get("/a.txt")  # starts the threads
+            before = {entry for entry in open_descriptors() if "public" in entry}
+            assert not before
+            leaving = [Client(service, tcp=True) for _ in range(5)]
+            for one in leaving:
+                await one.send(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+            await leaving[0].more()
+            for one in leaving[1:4]:
+                one.reset()
+            await client.get("/big.bin", "If-None-Match: *\r\n")
+            await client.get("/fifo")
+            await eventually(lambda: not [entry for entry in open_descriptors() if "public" in entry])
+
+    run(main)
+
+
+def test_a_file_that_becomes_shorter_never_looks_complete(root: Path) -> None:
+    size = 50_000_000
+    os.truncate(root / "big.bin", size)
+
+    async def main() -> None:
+        async with service_of(http.static(root)) as service:
+            client = Client(service, tcp=True)
+            await client.send(b"GET /big.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"content-length: %d" % size in await client.until(b"\r\n\r\n")
+            os.truncate(root / "big.bin", 10)
+            assert len(await client.rest()) < size
+
+    run(main)
+
+
+def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None:
+    async def main() -> None:
+        async with service_of(http.static(root)) as service:
+            clients = [Client(service) for _ in range(20)]
+            replies = await asyncio.gather(*(client.get("/a.txt") for client in clients))
+            assert {reply.body for reply in replies} == {b"hello"}
+
+    run(main)
