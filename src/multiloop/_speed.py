@@ -9,13 +9,17 @@ nobody above knows which form runs.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec, SourceFileLoader
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:
+    Loader = MetaPathFinder = object  # every worker imports this module: importlib.abc would cost it 10 ms
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))
 
@@ -28,6 +32,8 @@ HOT = {
 
 def twin_stem(module: str, source: bytes) -> str:
     """The file name, without its suffix, of the twin of this source."""
+    import hashlib
+
     name = module.removeprefix("multiloop.").replace(".", "__")
     return f"{name}-{hashlib.sha256(source).hexdigest()[:16]}"
 

@@ -6,7 +6,6 @@ What must not: pickling for real.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -84,4 +83,6 @@ def _reduced_parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _key(key: Any) -> str:
+    import json  # only when something has gone wrong
+
     return json.dumps(key, ensure_ascii=False) if isinstance(key, str) else f"{key!r:.40}"

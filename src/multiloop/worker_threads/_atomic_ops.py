@@ -7,6 +7,7 @@ themselves (`_atomics.c`, `_locked.py`), the waiting list (`_waiters`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import UsageError
@@ -104,8 +105,7 @@ class Atomics:
         """
         _, cells = _open(buffer)
         _check_waitable(buffer)
-        attachment = buffer._attachment
-        return wait(attachment.head, attachment.member, cells, index, value, timeout)
+        return _wait(buffer, cells, index, value, timeout)
 
     @staticmethod
     def wait_async(
@@ -143,6 +143,18 @@ def _check_waitable(buffer: SharedBuffer) -> None:
         raise TypeError("waiting needs a SharedBuffer of the format i, I, q or Q, not B")
 
 
+def _wait(
+    buffer: SharedBuffer,
+    cells: memoryview,
+    index: int,
+    value: int,
+    timeout: float | None,
+    is_stopped: Callable[[], bool] | None = None,
+) -> Outcome:
+    with memoryview(cells) as own:  # so that the buffer cannot be closed meanwhile
+        return wait(buffer._attachment.head, buffer._attachment.member, own, index, value, timeout, is_stopped)
+
+
 class _WaitingThread:
     """One `wait_async`."""
 
@@ -166,18 +178,9 @@ class _WaitingThread:
 
     def _run(self) -> None:
         buffer, index, value, timeout = self._arguments
-        attachment = buffer._attachment
         op = self._op
         try:
-            outcome = wait(
-                attachment.head,
-                attachment.member,
-                buffer._open_cells(),
-                index,
-                value,
-                timeout,
-                lambda: self._is_stopped,
-            )
+            outcome = _wait(buffer, buffer._open_cells(), index, value, timeout, lambda: self._is_stopped)
         except BaseException as error:
             self._settle(op._fail, error)
         else:

@@ -9,7 +9,6 @@ must not: starting workers, loops (they are imported when the user's code asks f
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import select
 import signal
@@ -100,18 +99,19 @@ def _run(place: Place, control: Link, owns_interpreter: bool) -> int:
 
 
 def _run_function(function: Callable[..., Any], place: Place) -> None:
-    if inspect.iscoroutinefunction(function):
-        _run_loop(call, function, place.worker_data)
-        return
-    result = call(function, place.worker_data)
-    if inspect.isawaitable(result):
-        _run_loop(lambda: result)
+    result = call(function, place.worker_data)  # a coroutine has not begun by then
+    if hasattr(result, "__await__"):
+        _run_loop(_await, result)
 
 
 def _run_loop(function: Callable[..., Any], *args: Any) -> None:
     from ..loop import run
 
     run(function, *args)
+
+
+async def _await(awaitable: Any) -> None:
+    await awaitable
 
 
 def _nothing() -> None:

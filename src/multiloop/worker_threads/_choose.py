@@ -10,6 +10,7 @@ starting workers.
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import io
@@ -229,7 +230,7 @@ def _try_out(package: str) -> str:
 
 def _import_inside(package: str, outcome: list[str]) -> None:
     try:
-        from concurrent import interpreters
+        interpreters = importlib.import_module("concurrent.interpreters")  # from 3.14 on
 
         interpreter = interpreters.create()
         try:

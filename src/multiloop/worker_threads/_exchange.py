@@ -3,11 +3,9 @@
 What lives here: `Exchange`, one for each place, which passes frames on between its parent, its children and itself.
 What must not: what a broadcast or a lock is (`_broadcast`, `_lock_desk`).
 
-           main            BROADCAST  up always, down where somebody subscribed; never back where it came from
-          ╱    ╲           SUBSCRIBE  up: this name is (or is no more) wanted here or below
-       w1        w2        LOCK       up to the main place, which decides; the answer down the way that it came
-      ╱
-    w1.1
+    main ─┬─ w1 ─── w1.1      BROADCAST   up always, down where somebody subscribed; never back where it came from
+          └─ w2               SUBSCRIBE   up: this name is (or is no more) wanted here or below
+                              LOCK        up to the main place, which decides; the answer down the way that it came
 
 A parent passes on when its loop runs. In a worker the link to the parent is read as long as somebody needs it.
 """

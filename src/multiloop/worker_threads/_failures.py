@@ -100,7 +100,8 @@ def _remake(packed: _Packed) -> BaseException:
             error = None
     if not isinstance(error, BaseException):
         error = RemoteError(packed.type_name, packed.text)
-    if packed.notes and not getattr(error, "__notes__", None):
+    made: BaseException = error
+    if packed.notes and not getattr(made, "__notes__", None):
         for note in packed.notes:
-            error.add_note(note)
-    return error
+            made.add_note(note)
+    return made

@@ -4,9 +4,9 @@ What lives here: the layout, and who is attached. What must not: waiting (`_wait
 
     0      identity   magic, format, form of the atomic operations, size, 16 random bytes
     64     words      next ticket, number of waiters, deaths
-    128    members    256 × (pid, stamp, start time): one for each place (process, interpreter, thread) that has it open
+    128    members    256 of (pid, stamp, start time): one for each place (process, interpreter, thread) that has it open
     4224   states     256 words: the states of the waiters
-    5248   waiters    256 × (index, ticket, beat)
+    5248   waiters    256 of (index, ticket, beat)
 
 Rules
 * A member's entry is claimed by setting its pid from 0, and given up by the one whose stamp is in it. A process is
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 import struct
 from typing import NamedTuple
 
@@ -61,7 +60,7 @@ class Member(NamedTuple):
 
 def write_identity(fd: int, format: str, form: int, size_bytes: int) -> Identity:  # noqa: A002
     """Begin a new buffer's head."""
-    identity = Identity(format, form, size_bytes, secrets.token_bytes(16))
+    identity = Identity(format, form, size_bytes, os.urandom(16))
     os.pwrite(fd, _IDENTITY.pack(_MAGIC, format.encode(), form, size_bytes, identity.id), 0)
     return identity
 
@@ -88,7 +87,7 @@ class Head:
         self.ops = ops
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap it. Not while somebody waits: the buffer itself holds that off."""
         self.words.release()
         self.wides.release()
         self._map.close()
@@ -100,7 +99,7 @@ class Head:
             for slot in range(MAX_MEMBERS):
                 at = _MEMBERS_WORD + slot * _MEMBER_WORDS
                 if not self.words[at] and not self.ops.compare_exchange(self.words, at, 0, _CLAIMING):
-                    stamp = secrets.randbits(31) + 1
+                    stamp = _new_stamp()
                     self.words[at + 1] = stamp
                     self.wides[at // 2 + 1] = started
                     self.ops.store(self.words, at, pid)
@@ -130,7 +129,7 @@ class Head:
     def adopt(self, member: Member) -> Member | None:
         """Make an entry that the sender prepared one's own: under a new stamp, which the sender does not know."""
         at = _MEMBERS_WORD + member.slot * _MEMBER_WORDS
-        stamp = secrets.randbits(31) + 1
+        stamp = _new_stamp()
         if self.ops.compare_exchange(self.words, at + 1, member.stamp, stamp) != member.stamp:
             return None
         return Member(member.slot, stamp)
@@ -152,6 +151,10 @@ class Head:
     def _members(self) -> list[tuple[int, int, int]]:
         data = bytes(self._map[128 : 128 + MAX_MEMBERS * 16])
         return [(pid, stamp, started) for pid, stamp, started in struct.iter_unpack("<IIQ", data)]
+
+
+def _new_stamp() -> int:
+    return int.from_bytes(os.urandom(4), "little") | 1
 
 
 def start_time(pid: int) -> int:

@@ -6,11 +6,10 @@ side that starts it (`_interpreter`).
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import UsageError
 from ._leash import Leash
@@ -61,10 +60,9 @@ def _refusing(name: str) -> Callable[..., Any]:
     return refuse
 
 
-def _reader(fd: int) -> io.TextIOWrapper:
+def _reader(fd: int) -> TextIO:
     """Standard input: a pipe from the parent, or empty. The program's own belongs to the main place."""
-    raw = open(fd if fd >= 0 else os.devnull, "rb")
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape")
+    return open(fd if fd >= 0 else os.devnull, encoding="utf-8", errors="surrogateescape")
 
 
 def _writer(fd: int, inherited: Any) -> Any:
@@ -72,4 +70,4 @@ def _writer(fd: int, inherited: Any) -> Any:
         if hasattr(inherited, "reconfigure"):
             inherited.reconfigure(line_buffering=True)
         return inherited
-    return io.TextIOWrapper(open(fd, "wb"), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return open(fd, "w", encoding="utf-8", errors="backslashreplace", buffering=1)

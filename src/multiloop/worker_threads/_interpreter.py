@@ -12,6 +12,7 @@ that it never holds up the end of the program. The memory of messages is the pro
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import socket
 import threading
@@ -57,7 +58,7 @@ class InterpreterBody:
         self._thread.start()
 
     def _host(self, code: str) -> None:
-        from concurrent import interpreters
+        interpreters = importlib.import_module("concurrent.interpreters")  # from 3.14 on
 
         failure: BaseException | None = None
         try:

@@ -49,10 +49,12 @@ class _FileLock:
         finally:
             self._threads.release()
 
-    def __del__(self) -> None:
+    def close(self) -> None:
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
             os.close(fd)
+
+    __del__ = close
 
 
 class LockedAtomics:
@@ -60,6 +62,10 @@ class LockedAtomics:
 
     def __init__(self, fd: int) -> None:
         self._lock = _FileLock(fd)
+
+    def close(self) -> None:
+        """Let go of the lock. Safe to call twice."""
+        self._lock.close()
 
     def _change(self, view: memoryview, index: int, value: int, new: Callable[[int, int], int]) -> int:
         at = _checked_index(view, index)

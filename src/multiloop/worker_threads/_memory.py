@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import tempfile
 from collections.abc import Sequence
 
 Buffer = bytes | bytearray | memoryview
@@ -59,6 +58,8 @@ def create_filled(parts: Sequence[Buffer], size_bytes: int, name: str) -> int:
 def _anonymous(name: str) -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create(f"multiloop-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    import tempfile
+
     fd, path = tempfile.mkstemp(prefix=f"multiloop-{name}-")
     os.unlink(path)
     return fd

@@ -16,7 +16,6 @@ Rules
 from __future__ import annotations
 
 import array
-import contextlib
 import copyreg
 import os
 import pickle
@@ -259,6 +258,4 @@ def memory_bytes(kind: int, body: bytes | bytearray | memoryview) -> int:
     """What a packed message occupies beside its frame."""
     if kind == INLINE:
         return 0
-    with contextlib.suppress(struct.error):
-        return int(_SIZES.unpack_from(body)[0])
-    return 0
+    return int(_SIZES.unpack_from(body)[0])

@@ -38,7 +38,7 @@ def checked(
     target: Target,
     *,
     name: str,
-    env: Mapping[str, str] | None,
+    env: Mapping[Any, Any] | None,
     argv: Sequence[Any],
     streams: tuple[bool, bool, bool],
     resource_limits: Mapping[str, float] | None,
@@ -64,10 +64,14 @@ def checked(
     )
 
 
+def _python_version() -> tuple[int, int]:
+    return sys.version_info[:2]
+
+
 def refusal(kind: str, options: Options, place: Place) -> str | None:
     """Why this kind cannot be started here, or cannot keep one of the options; None: it can."""
     if kind == "interpreter":
-        if sys.version_info < (3, 14):
+        if _python_version() < (3, 14):
             return "kind='interpreter' needs Python 3.14: use kind='process'"
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             return "kind='interpreter' is not safe on a free-threaded Python: use 'process' or 'thread'"

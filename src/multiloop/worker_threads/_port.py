@@ -109,10 +109,14 @@ class MessagePort(Inbox):
         op: AnyOperation[bool] = begin(callback)
         self._attach()
         self._drainers.append(op)
-        op._stop = lambda: op in self._drainers and self._drainers.remove(op)
+        op._stop = lambda: self._forget_drainer(op)
         self._queue_changed()
         op._hub.loop.call_soon(self._drained)
         return op
+
+    def _forget_drainer(self, op: AnyOperation[bool]) -> None:
+        if op in self._drainers:
+            self._drainers.remove(op)
 
     def _drained(self) -> None:
         is_over = self._is_closing or self._link.is_peer_gone

@@ -6,6 +6,7 @@ What lives here: names, units and checks. What must not: setting them (a worker 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import UsageError
 
@@ -22,7 +23,7 @@ else:
     }
 
 
-def check_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
+def check_limits(limits: Mapping[str, Any] | None) -> dict[str, float]:
     """Return a copy. Raises UsageError for an unknown name or a value that is no number above 0."""
     for name, value in (limits or {}).items():
         if name not in NUMBERS:

@@ -67,6 +67,8 @@ class Attachment:
             if os.getpid() == self.pid:  # a fork has the memory, but is no member
                 self.head.leave(self.member, died=died)
             self.head.close()
+            if isinstance(self.head.ops, LockedAtomics):
+                self.head.ops.close()
             os.close(fd)
 
 
@@ -127,7 +129,7 @@ class SharedBuffer(mmap.mmap):
             attachment.end()
             raise
         self._attachment = attachment
-        self._cells = memoryview(self).cast(identity.format)
+        self._cells = memoryview(self).cast(cast(Any, identity.format))
         weakref.finalize(self, attachment.end).atexit = False
         current().buffers[identity.id] = self
         return self
@@ -146,7 +148,7 @@ class SharedBuffer(mmap.mmap):
     @property
     def view(self) -> memoryview:
         """A new memoryview of its elements. While one exists, the buffer can be neither closed nor transferred."""
-        return memoryview(self._open_cells()).cast("B").cast(cast(Any, self.format))
+        return memoryview(self._open_cells())
 
     def numpy(self) -> numpy.ndarray[Any, Any]:
         """A NumPy array of its elements: the memory itself, no copy. Keeps the buffer open as a view does."""
@@ -192,9 +194,16 @@ class SharedBuffer(mmap.mmap):
             raise BufferError("views or arrays of this SharedBuffer are still in use: delete them first") from None
         self._forget()
 
+    def __exit__(self, *exc: object) -> None:
+        self.close()  # mmap's own would not let go of the rest
+
     def _abandon(self) -> None:
         """The worker ends while the buffer is open here: those who wait for it shall know."""
         self._attachment.end(died=True)
+        try:
+            self.close()
+        except BufferError:
+            pass  # the program's own views of it go with the interpreter
 
     def _forget(self) -> None:
         buffers = current().buffers

@@ -7,7 +7,6 @@ the worker came to be, what it sends.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import pickle
 import sys
@@ -93,7 +92,15 @@ def call(function: Callable[..., Any], worker_data: Any) -> Any:
     return function(worker_data) if _takes_argument(function) else function()
 
 
+_CO_VARARGS = 0x04
+
+
 def _takes_argument(function: Callable[..., Any]) -> bool:
+    code = getattr(function, "__code__", None)
+    if code is not None and not hasattr(function, "__wrapped__"):  # the common case, without inspect's import
+        return bool(code.co_argcount or code.co_flags & _CO_VARARGS)
+    import inspect
+
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-in functions do not tell

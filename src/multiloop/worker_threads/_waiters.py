@@ -112,11 +112,12 @@ def wait(
     if head.ops.load(cells, index) != value:
         return "not-equal"
     entry = _Entry(head, index)
+    is_listed = True
     forsaken_before = False
     try:
         if head.ops.load(cells, index) != value:
-            entry, left = None, entry
-            if left.leave():
+            is_listed = False
+            if entry.leave():
                 notify(head, index, 1)  # it was meant for somebody who waits
             return "not-equal"
         while True:
@@ -126,8 +127,8 @@ def wait(
             if not entry.is_mine or entry.is_notified:
                 return "ok"
             if (deadline is not None and time.monotonic() >= deadline) or (is_stopped is not None and is_stopped()):
-                entry, left = None, entry
-                return "ok" if left.leave() else "timed-out"
+                is_listed = False
+                return "ok" if entry.leave() else "timed-out"
             entry.show_beat()
             # Looked at twice: between the death of a worker and the start of its successor there may be nobody.
             forsaken = head.is_forsaken(own)
@@ -135,7 +136,7 @@ def wait(
                 raise PeerDied("everybody else who had this SharedBuffer open is gone: nobody will notify")
             forsaken_before = forsaken
     finally:
-        if entry is not None:
+        if is_listed:
             entry.leave()
 
 
