@@ -148,12 +148,7 @@ _WORKERS = Group(
 _DEVELOPMENT = Group(
     "Development",
     (
-        Option(
-            "dev",
-            kinds.flag,
-            "dev",
-            "Reload, access log, one worker, and a word about each call that blocks the loop.",
-        ),
+        Option("dev", kinds.flag, "dev", "Reload, access log and one worker, unless said otherwise."),
         Option("reload", kinds.flag, "reload", "Reload when a Python file changes.", dev_default=True),
         Option("reload-dir", kinds.listing("DIR"), "reload_dirs", "What is watched.", shown_default="--app-dir"),
     ),

@@ -16,7 +16,7 @@ import signal
 import time
 from typing import Any
 
-from .. import logs
+from .. import health, logs
 from ..cluster._failure import describe
 from ..cluster._listeners import Listener, close_listeners, open_listeners
 from ..cluster._settings import ServeSettings
@@ -67,6 +67,7 @@ class _Single:
             failed = describe(error)
             log.error("%s failed: %s", settings.target.name, failed.reason, extra={"detail": failed.details})
             return NEVER_READY
+        health.watch()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         signals = self._take_signals()
