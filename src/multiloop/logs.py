@@ -31,6 +31,7 @@ from ._log_format import TextFormatter as TextFormatter
 from ._log_format import escape as escape
 from ._log_sink import Sink
 from .errors import ConfigError
+from .stats import LogStatistics
 
 LEVELS = ("critical", "error", "warning", "info", "debug")
 FORMATS = ("text", "json")
@@ -44,15 +45,6 @@ class LogSettings:
     format: str = "text"
     file: str | None = None
     config: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogStatistics:
-    """Records since the process began: written, lost because the destination took nothing, and waiting now."""
-
-    written: int = 0
-    dropped: int = 0
-    queued: int = 0
 
 
 class AccessLog(Protocol):
@@ -168,7 +160,8 @@ def configure(settings: LogSettings, *, worker: int | str | None = None) -> None
     if not _registered:
         _registered = True
         atexit.register(shutdown)
-        os.register_at_fork(after_in_child=_after_fork)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_configured() -> bool:

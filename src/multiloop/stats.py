@@ -76,3 +76,43 @@ class PoolStatistics:
     utilization: float
     wait: Durations
     run: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedLoop:
+    """One time that a loop was blocked, for `duration` seconds from `at` (seconds since the epoch) on.
+
+    `file`, `line`, `function` are the innermost frame of the user's own code, "" and 0 when nothing could be seen;
+    `stack` is the whole of it as text, outermost first; `request` names what was served, if known.
+    """
+
+    duration: float
+    file: str
+    line: int
+    function: str
+    stack: str
+    request: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class HealthStatistics:
+    """A loop: whether it is watched, its utilization (0 to 1), how often and long it was blocked, how late its beats."""
+
+    watching: bool = False
+    threshold: float = 0.0
+    utilization: float = 0.0
+    blocked_count: int = 0
+    blocked_seconds: float = 0.0
+    last_blocked: BlockedLoop | None = None
+    longest_blocked: BlockedLoop | None = None
+    loop_delay: Durations = Durations()
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """A process's log: records written, lost because the destination took nothing, and waiting now."""
+
+    written: int = 0
+    dropped: int = 0
+    queued: int = 0
