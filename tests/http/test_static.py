@@ -348,6 +348,9 @@ def test_descriptors_are_closed_whatever_happens(root: Path) -> None:
             await client.get("/big.bin", "If-None-Match: *\r\n")
             await client.get("/fifo")
             await eventually(lambda: not [entry for entry in open_descriptors() if "public" in entry])
+            for one in leaving:
+                one.close()
+            await eventually(lambda: not service.active)
 
     run(main)
 
