@@ -1,0 +1,97 @@
+"""A histogram of durations in a few kilobytes: exact count, extremes and mean; quantiles within 4 %.
+
+What lives here: `Histogram`. What must not: clocks.
+
+Buckets are logarithmic: each power of two of microseconds is cut into 16 parts, as in HdrHistogram.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..stats import Durations
+
+_PARTS_BITS = 4
+_PARTS = 1 << _PARTS_BITS
+_BUCKETS = 44 * _PARTS  # up to half a year
+
+
+class Histogram:
+    """Durations in seconds."""
+
+    __slots__ = ("_buckets", "_square_sum", "_sum", "count", "max", "min")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._buckets = [0] * _BUCKETS
+        self._sum = self._square_sum = 0.0
+        self.count = 0
+        self.min = self.max = 0.0
+
+    def record(self, seconds: float) -> None:
+        """Add one; negative ones count as 0."""
+        if seconds < 0.0:
+            seconds = 0.0
+        if seconds > self.max:
+            self.max = seconds
+        if seconds < self.min or not self.count:
+            self.min = seconds
+        self.count += 1
+        self._sum += seconds
+        self._square_sum += seconds * seconds
+        self._buckets[_bucket(int(seconds * 1e6))] += 1
+
+    @property
+    def mean(self) -> float:
+        return self._sum / self.count if self.count else 0.0
+
+    @property
+    def stddev(self) -> float:
+        if not self.count:
+            return 0.0
+        return math.sqrt(max(0.0, self._square_sum / self.count - self.mean**2))
+
+    def percentile(self, percent: float) -> float:
+        """Return the duration that this share of all (0 < percent <= 100) does not exceed; 0 when there are none."""
+        if not 0 < percent <= 100:
+            raise ValueError(f"percentile({percent}): above 0 and at most 100")
+        wanted = max(1, math.ceil(self.count * percent / 100))
+        if wanted >= self.count:
+            return self.max
+        seen = 0
+        for index, count in enumerate(self._buckets):
+            seen += count
+            if seen >= wanted:
+                return min(max(_middle(index), self.min), self.max)
+        return 0.0
+
+    def snapshot(self) -> Durations:
+        """Return what it says now."""
+        if not self.count:
+            return Durations()
+        return Durations(
+            count=self.count,
+            min=self.min,
+            max=self.max,
+            mean=self.mean,
+            p50=self.percentile(50),
+            p90=self.percentile(90),
+            p99=self.percentile(99),
+            p999=self.percentile(99.9),
+        )
+
+
+def _bucket(microseconds: int) -> int:
+    power = microseconds.bit_length() - _PARTS_BITS - 1
+    if power <= 0:
+        return microseconds
+    return min((power << _PARTS_BITS) + (microseconds >> power), _BUCKETS - 1)
+
+
+def _middle(index: int) -> float:
+    power = max(0, (index >> _PARTS_BITS) - 1)
+    lowest = (index - (power << _PARTS_BITS)) << power
+    return (lowest + ((1 << power) - 1) / 2) / 1e6
