@@ -71,11 +71,26 @@ class FileWrapper:
         self.block_size = block_size
 
     def __iter__(self) -> Iterator[bytes]:
-        while True:
-            block = self.filelike.read(self.block_size)
-            if not block:
-                return
-            yield block
+        return self
+
+    def __next__(self) -> bytes:
+        block: bytes = self.filelike.read(self.block_size)
+        if not block:
+            raise StopIteration
+        return block
+
+    def seekable(self) -> bool:
+        """Whether the file can be read from elsewhere; frameworks ask before they send a part of it."""
+        ask = getattr(self.filelike, "seekable", None)
+        return bool(ask()) if ask is not None else hasattr(self.filelike, "seek")
+
+    def seek(self, offset: int, whence: int = 0) -> Any:
+        """Go on reading from there."""
+        return self.filelike.seek(offset, whence)
+
+    def tell(self) -> Any:
+        """Return where the next block is read from."""
+        return self.filelike.tell()
 
     def close(self) -> None:
         """Close the file."""
