@@ -18,6 +18,7 @@ import pytest
 from multiloop import _log_sink, logs
 from multiloop._limits import MAX_LOG_DETAIL_CHARS, MAX_LOG_MESSAGE_CHARS, MAX_LOG_QUEUE_RECORDS
 from multiloop._log_sink import Sink
+from tests.support import environment
 
 START = "import logging, sys, time\nfrom multiloop import logs\nfrom multiloop.logs import LogSettings\n"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -26,7 +27,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 def run(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program that sets up logging (it is process-wide, so each test has a process of its own)."""
     program = [sys.executable, "-c", START + textwrap.dedent(code), *arguments]
-    return subprocess.run(program, capture_output=True, text=True, cwd=cwd, timeout=30)
+    return subprocess.run(program, capture_output=True, text=True, cwd=cwd, env=environment(), timeout=60)
 
 
 def record(message: str, *args: object, name: str = "multiloop.test", **extra: object) -> logging.LogRecord:
@@ -102,7 +103,7 @@ def test_ours_and_what_an_application_leaves_alone_go_to_standard_error() -> Non
     assert re.fullmatch(rf"{TIME} INFO     worker 3 \(\d+\): ours", lines[0])
     assert lines[1].endswith("shop: theirs")
     assert lines[2].endswith(": UserWarning: careful")
-    assert len(lines) == 3
+    assert not [line for line in lines[3:] if not line.startswith("    ")]
 
 
 def test_an_application_s_own_set_up_is_kept_and_ours_goes_on() -> None:
@@ -282,7 +283,12 @@ def test_a_stalled_standard_error_stops_nothing() -> None:
     reader, writer = os.pipe()  # nobody ever reads
     try:
         child = subprocess.run(
-            [sys.executable, "-c", START + FLOOD], stdout=subprocess.PIPE, stderr=writer, text=True, timeout=20
+            [sys.executable, "-c", START + FLOOD],
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            text=True,
+            env=environment(),
+            timeout=60,
         )
     finally:
         os.close(reader)
@@ -305,7 +311,8 @@ def test_a_stalled_handler_of_the_user_s_stops_nothing(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=writer,
             text=True,
-            timeout=20,
+            env=environment(),
+            timeout=60,
         )
     finally:
         os.close(reader)
@@ -383,7 +390,7 @@ def test_a_non_blocking_pipe_gets_every_line_whole() -> None:
             logging.getLogger('multiloop').info('line %d %s', n, 'x' * 200)
         logs.flush(20)
     """
-    child = subprocess.Popen([sys.executable, "-c", START + textwrap.dedent(code)], stderr=writer)
+    child = subprocess.Popen([sys.executable, "-c", START + textwrap.dedent(code)], stderr=writer, env=environment())
     os.close(writer)
     with os.fdopen(reader) as lines:
         found = [int(line.split(": line ")[1].split()[0]) for line in lines]

@@ -15,6 +15,7 @@ from multiloop.cluster import _listeners
 from multiloop.cluster._listeners import EXIT_LISTEN, close_listeners, open_listeners
 from multiloop.cluster._settings import ListenAddress
 from multiloop.errors import ConfigError
+from tests.support import environment
 
 LOCAL = "127.0.0.1"
 
@@ -139,6 +140,46 @@ def test_a_live_unix_socket_is_never_taken(tmp_path: Path) -> None:
     assert "listens there already" in refused(ListenAddress(path=str(path)))
     assert path.stat().st_ino == inode
     listener.close()
+
+
+def test_two_servers_that_start_at_one_moment_never_both_have_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    code = """
+import sys
+from multiloop.cluster._listeners import open_listeners
+from multiloop.cluster._settings import ListenAddress
+from multiloop.errors import ConfigError
+sys.stdin.read(1)
+try: kept = open_listeners([ListenAddress(path=sys.argv[1])])
+except ConfigError as error: print(error)
+else: print("mine", flush=True)
+sys.stdin.read()
+"""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    said = []
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("x")
+        child.stdin.flush()
+    for child in children:
+        assert child.stdout is not None
+        said.append(child.stdout.readline().strip())
+    for child in children:
+        child.communicate()
+    assert said.count("mine") == 1
+    assert sum("listens there already" in line for line in said) == 3
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.sock"]
 
 
 def test_a_file_that_is_no_socket_is_never_taken(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ What lives here: `open_listeners`, `Listener`, and what systemd handed over (`ac
 Guarantees
 * All or nothing: when one address cannot be had, the sockets made before it are closed again.
 * Every failure is a ConfigError of one line that names the address and says what to do; its exit code is EXIT_LISTEN.
-* A Unix socket appears under its path listening and with its final mode, at once: it is made in a private folder beside
-  the path and moved there. A path whose server is gone is replaced; a live server's, or another kind of file, never is.
+* Nobody can connect to a Unix socket before it has its final mode, whatever the umask. A path whose server is gone is
+  replaced; a live server's, or another kind of file, never is.
 * At the end a path is removed only if it is still ours.
 * Sockets are not inherited by children and do not block.
 """
@@ -228,18 +228,16 @@ def _open_path(address: ListenAddress, path: str) -> Listener:
         raise ConfigError(f"--uds {path!r}: this system has no Unix sockets", exit_code=EXIT_LISTEN)
     if not path or "\0" in path or len(os.fsencode(path)) > _PATH_LIMIT:
         raise ConfigError(f"--uds {path!r}: a path of 1 to {_PATH_LIMIT} bytes is needed", exit_code=EXIT_LISTEN)
-    folder, name = os.path.split(os.path.abspath(path))
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _one_line(label), _folder(folder) as inside, tempfile.TemporaryDirectory(prefix=".ml", dir=folder) as own:
-            # Private until it is complete: the folder is 0700, so nobody connects before the mode is right.
-            short = f"{inside}/{os.path.basename(own)}/s"
+        with _one_line(label), _locked(os.path.dirname(os.path.abspath(path))):
+            _remove_stale(path)
             sock.setblocking(False)
-            sock.bind(short)
-            os.chmod(short, address.path_mode)
+            sock.bind(path)
+            # Nobody can connect before listen(), so the mode that bind() gave is never one that counts.
+            made = _identity(path)
+            os.chmod(path, address.path_mode)
             sock.listen(address.backlog)
-            made = _identity(short)
-            _publish(short, f"{inside}/{name}", path)
     except BaseException:
         sock.close()
         raise
@@ -247,16 +245,12 @@ def _open_path(address: ListenAddress, path: str) -> Listener:
 
 
 @contextlib.contextmanager
-def _folder(folder: str) -> Iterator[str]:
-    """Lock the folder against another multiloop that starts at the same moment; give a short name for it.
-
-    A long path plus a temporary folder may not fit into sockaddr_un; /proc names the open folder in a few bytes.
-    """
+def _locked(folder: str) -> Iterator[None]:
+    """Keep out another multiloop that starts at the same moment: between bind() and listen() ours would look stale."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(fd)
-        short = f"/proc/self/fd/{fd}"
-        yield short if os.path.isdir(short) else folder
+        yield
     finally:
         os.close(fd)
 
@@ -276,20 +270,26 @@ def _lock(fd: int) -> None:
     return None
 
 
-def _publish(made: str, target: str, path: str) -> None:
-    """Move the listening socket to its path, unless a live server or another kind of file is there."""
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a server that is gone. A live one's, or another kind of file, is a ConfigError."""
     try:
-        mode = os.lstat(target).st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        os.link(made, target)  # unlike a rename this fails if something appears there now
         return
     if not stat.S_ISSOCK(mode):
         raise ConfigError(
             f"--uds {path!r}: a file that is no socket is there, choose another path", exit_code=EXIT_LISTEN
         )
-    if _is_live(target):
+    found = _identity(path)
+    if _is_live(path):
         raise ConfigError(f"--uds {path!r}: a server listens there already, stop it first", exit_code=EXIT_LISTEN)
-    os.rename(made, target)
+    # Moved aside first: what is removed is then what was found stale, and not what came in its place meanwhile.
+    with tempfile.TemporaryDirectory(prefix=".multiloop-", dir=os.path.dirname(path) or ".") as aside:
+        moved = os.path.join(aside, "stale")
+        os.rename(path, moved)
+        if _identity(moved) != found:
+            os.link(moved, path)
+            raise ConfigError(f"--uds {path!r}: another server starts there, stop it first", exit_code=EXIT_LISTEN)
 
 
 def _is_live(path: str) -> bool:
