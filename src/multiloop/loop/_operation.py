@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar, overload
 
 from ._hub import Hub, hub
@@ -108,6 +108,24 @@ class Operation(asyncio.Future[T]):
         self._settled()
 
 
+class ResourceOperation(Operation[T]):
+    """An operation whose result must be freed when nobody takes it: its awaiter was cancelled just as it came.
+
+    The future is done then and cannot be cancelled any more, and the task that awaits it is thrown CancelledError
+    instead of being given the result.
+    """
+
+    _discard: Callable[[T], Any]
+
+    def __await__(self) -> Generator[Any, None, T]:
+        try:
+            return (yield from super().__await__())
+        except BaseException:
+            if self.done() and not self.cancelled() and self.exception() is None:
+                self._discard(self.result())
+            raise
+
+
 class CallbackOperation(Generic[T]):
     """A started operation that reports to an error-first callback. `cancel`, `ref` and `unref` as `Operation`."""
 
@@ -185,20 +203,34 @@ AnyOperation = Operation[T] | CallbackOperation[T]
 ErrorFirst = Callable[[BaseException | None, Any], Any]
 
 
+Discard = Callable[[Any], Any]
+
+
 @overload
-def begin(callback: None = None, of: Hub | None = None) -> Operation[Any]: ...
+def begin(callback: None = None, of: Hub | None = None, *, discard: Discard | None = None) -> Operation[Any]: ...
 @overload
-def begin(callback: ErrorFirst, of: Hub | None = None) -> CallbackOperation[Any]: ...
+def begin(callback: ErrorFirst, of: Hub | None = None, *, discard: Discard | None = None) -> CallbackOperation[Any]: ...
 @overload
-def begin(callback: ErrorFirst | None, of: Hub | None = None) -> AnyOperation[Any]: ...
-def begin(callback: ErrorFirst | None = None, of: Hub | None = None) -> AnyOperation[Any]:
-    """Make an operation that the caller settles with `_succeed` or `_fail` from the loop's thread, later."""
+def begin(
+    callback: ErrorFirst | None, of: Hub | None = None, *, discard: Discard | None = None
+) -> AnyOperation[Any]: ...
+def begin(
+    callback: ErrorFirst | None = None, of: Hub | None = None, *, discard: Discard | None = None
+) -> AnyOperation[Any]:
+    """Make an operation that the caller settles with `_succeed` or `_fail` from the loop's thread, later.
+
+    `discard` frees a result that the awaiter was cancelled too early to take, and too late to stop.
+    """
     if of is None:
         of = hub()
     if callback is not None:
         return CallbackOperation(of, callback)
     of.refs += 1
-    return Operation(loop=of.loop)
+    if discard is None:
+        return Operation(loop=of.loop)
+    made: ResourceOperation[Any] = ResourceOperation(loop=of.loop)
+    made._discard = discard
+    return made
 
 
 def launch(
@@ -208,7 +240,7 @@ def launch(
     discard: Callable[[T], Any] | None = None,
 ) -> Any:
     """Start a coroutine as an operation, at once. `discard` frees a result that comes after a cancel."""
-    made = begin(callback)
+    made = begin(callback, discard=discard)
     of: Hub = made._hub
     task = of.loop.create_task(coroutine)
     stopped = False

@@ -33,16 +33,16 @@ def adopt(socket: Socket, raw: _socket.socket) -> None:
         loop.call_soon(socket._lost, error)
         return
     waiter._asyncio_future_blocking = False
-    waiter.add_done_callback(partial(_finish, start))
+    waiter.add_done_callback(partial(_finish, socket, start))
 
 
-def _finish(start: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any]) -> None:
+def _finish(socket: Socket, start: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any]) -> None:
     try:
         start.send(None)
     except StopIteration:
         pass
-    except Exception:  # the transport never came to life: its connection_lost has told
-        pass
+    except Exception as error:  # the transport never came to life, and tells nobody of its end
+        socket._lost(error)
 
 
 async def attach(socket: Socket, raw: _socket.socket) -> None:

@@ -155,6 +155,7 @@ async def _connect(socket: Socket, options: ConnectOptions) -> Socket:
         raise
     except BaseException:  # cancelled
         socket.destroy()
+        socket._hub.loop.call_soon(socket._lost, None)  # uvloop's half-made transport tells of its end to nobody
         raise
     if not socket.destroyed:
         socket._hub.call(socket.emit, "connect")

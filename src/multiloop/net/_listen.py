@@ -95,7 +95,7 @@ async def open_listener(options: ListenOptions, accepted: Accepted, refused: Ref
         sock = adopt_fd(options.fd, options.backlog)
         return Listener(sock, from_kernel(sock.getsockname()), accepted, refused)
     if options.path is not None:
-        op: Operation[_unix.Bound] = begin()
+        op: Operation[_unix.Bound] = begin(discard=_unix.discard)
         offload_to(op, _unix.bind, (options.path, options.path_mode, options.backlog), discard=_unix.discard)
         sock, identity = await op
         sock.setblocking(False)
