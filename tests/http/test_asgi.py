@@ -187,7 +187,7 @@ def test_a_flooding_client_is_paused_while_its_first_request_waits() -> None:
             flood = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 100_000
             sending = asyncio.ensure_future(client.send(flood))
             (connection,) = await until_one(service)
-            await eventually(lambda: connection._reading_paused)
+            await eventually(lambda: connection.reading_paused)
             await asyncio.sleep(0.05)
             assert not sending.done()
             assert len(connection._queue) < 400  # one slice and sixteen

@@ -533,7 +533,7 @@ def test_a_flood_of_pings_whose_pongs_nobody_takes_is_not_read_on() -> None:
             await client.open()
             (connection,) = service.connections
             sending = asyncio.ensure_future(client.send(frame(PING, b"x" * 125) * 20_000))
-            await eventually(lambda: connection._reading_paused and connection.write_room() is not None)
+            await eventually(lambda: connection.reading_paused and connection.write_room() is not None)
             await asyncio.sleep(0.1)
             assert not sending.done()
             assert connection.transport.get_write_buffer_size() < 1_000_000
@@ -559,7 +559,7 @@ def test_messages_wait_for_the_application_up_to_a_limit_and_then_the_client_doe
             (connection,) = service.connections
             count = 1000
             sending = asyncio.ensure_future(client.send(frame(BINARY, b"x" * size) * count))
-            await eventually(lambda: connection._reading_paused)
+            await eventually(lambda: connection.reading_paused)
             assert len(connection.upgraded._messages) <= most
             app.go.set()
             for _ in range(count):

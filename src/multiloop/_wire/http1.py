@@ -149,6 +149,14 @@ def status_of_parser_error(kind: str, reason: str, first_bytes: bytes) -> int:
     return 400
 
 
+def request_head(method: str, target: bytes, version: str, headers: Fields) -> bytes:
+    """A request head again, from its parts."""
+    lines = [b"%b %b HTTP/%b\r\n" % (method.encode(), target, version.encode())]
+    lines += [b"%b: %b\r\n" % field for field in headers]
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
 # --- replies --------------------------------------------------------------------------------------------------------
 
 PLAIN, LENGTH, CODING, CONNECTION, DATE, SERVER = range(6)  # what a reply's field means to its framing

@@ -20,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 from .._wire.http1 import Fields, header_line
 from ._exchange import DONE, HELD, Exchange, ReplyError
+from ._sharing import local_address
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -84,7 +85,7 @@ class AsgiExchange(Exchange):
         scope["headers"] = self.headers
         scope["client"] = connection._peer or connection.peer()
         if listener.server is None:
-            scope["server"] = connection.server_address()
+            scope["server"] = local_address(connection.transport)
         service = connection.service
         if service.state:
             scope["state"] = service.state.copy()
@@ -196,7 +197,7 @@ class AsgiExchange(Exchange):
                 raise ReplyError("early hints come before the reply")
             if self.http_version == "1.1":
                 lines = [header_line(b"link", bytes(link))[0] for link in message.get("links", ())]
-                self.connection.write(b"".join((b"HTTP/1.1 103 Early Hints\r\n", *lines, b"\r\n")))
+                self.connection.transport.write(b"".join((b"HTTP/1.1 103 Early Hints\r\n", *lines, b"\r\n")))
         elif kind == "http.response.pathsend":
             if self.reply_state != HELD:
                 raise ReplyError("pathsend comes right behind http.response.start")

@@ -5,10 +5,10 @@ cdef class Connection:
     cdef object __weakref__
     cdef public object service, config, listener, transport, upgraded
     cdef public int phase
-    cdef public double deadline_s, write_since_s, _body_since_s
+    cdef public double deadline_s, write_since_s, body_since_s
     cdef public RequestReader reader
     cdef public Exchange current
-    cdef public bint eof, _pumping, _reading_paused
+    cdef public bint eof, _pumping, reading_paused
     cdef public list _queue
     cdef public object _backlog, _refusal, _write_waiter, _peer, _on_first_byte, _on_closed
     cdef public int _served
@@ -18,4 +18,3 @@ cdef class Connection:
     cpdef _start(self, Exchange exchange)
     cpdef bint _last_keeps_alive(self)
     cpdef bint is_last(self)
-    cpdef write(self, object data)

@@ -8,26 +8,27 @@ What must not: how an application is called (`_asgi`, `_wsgi`, `_handler`), what
 Rules
 * The application starts only after the parser returned: it reports some errors after the head (RFC 9112 6.1).
 * After a refusal, a reply with `Connection: close` or the end of an exchange that closes, no further byte is parsed.
-* Every phase has one deadline for the whole phase, set once when it begins; the service's sweep looks, no timer is made.
+* Every phase has one deadline for the whole phase, set once when it begins (`_deadlines` looks; no timer is made).
 * `abort` and `_close` are the only two ways in which the transport is closed, both here.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
 from .._limits import MAX_PIPELINED, PARSE_SLICE_BYTES
 from .._wire import http1
 from .._wire.http1 import BadRequest
+from ._deadlines import BODY, CLOSING, FIRST_BYTE, HEAD, IDLE, LINGER, NEVER, SERVING
 from ._exchange import DONE, STREAMING, Exchange
+from ._sharing import duplicate, shut_down_shared
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Callable
 
     from ._reader import RequestReader
@@ -35,22 +36,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("multiloop.http")
 
-# What a connection waits for; each has a deadline of its own, but SERVING (the application's time is its own).
-FIRST_BYTE, HEAD, BODY, SERVING, IDLE, LINGER, CLOSING = range(7)
-PHASES: Final = ("first byte", "head", "body", "serving", "idle", "linger", "closing")
-
-NEVER: Final = float("inf")
 _LINGER_S = 2.0  # after an error reply: time for the client to read it before a reset could destroy it
 _LINGER_BYTES = 1 << 20
 
 
 class Connection:
-    """The protocol of one connection. The transport calls the first block, exchanges the second, the service the third."""
+    """The protocol of one connection."""
 
-    __slots__ = ("__weakref__", "_backlog", "_body_since_s", "_body_start_bytes", "_lingered", "_on_closed",
-                 "_on_first_byte", "_peer", "_pumping", "_queue", "_reading_paused", "_refusal", "_served", "_write_waiter",
-                 "config", "current", "deadline_s", "eof", "listener", "phase", "reader", "service", "transport",
-                 "upgraded", "write_since_s")  # fmt: skip
+    __slots__ = (
+        "__weakref__", "_backlog", "_lingered", "_on_closed", "_on_first_byte", "_peer", "_pumping", "_queue", "_refusal",
+        "_served", "_write_waiter", "body_since_s", "config", "current", "deadline_s", "eof", "listener", "phase", "reader",
+        "reading_paused", "service", "transport", "upgraded", "write_since_s",
+    )  # fmt: skip
 
     transport: Any
 
@@ -77,7 +74,7 @@ class Connection:
         self._backlog: bytes | None = None  # bytes that wait because too much is queued or an upgrade is due
         self._refusal: BadRequest | None = None
         self._pumping = False
-        self._reading_paused = False
+        self.reading_paused = False
         self._write_waiter: asyncio.Future[None] | None = None
         self._served = 0
         self._peer = peer  # None: the socket's own
@@ -104,7 +101,7 @@ class Connection:
         else:
             self._feed(data)
             if self.current is None or self._queue is not None or self._refusal is not None:
-                self._pump()
+                self.pump()
             elif not self.current.started:
                 self._start(self.current)
 
@@ -115,7 +112,7 @@ class Connection:
             return bool(self.upgraded.eof_received())
         current = self.current
         if current is None or self.phase >= LINGER:
-            self._close()
+            self.close()
             return False
         if not current.body_done:
             current.disconnected(half=False)
@@ -127,7 +124,7 @@ class Connection:
     def connection_lost(self, error: Exception | None) -> None:
         self.service.connections.discard(self)
         self.phase = CLOSING
-        self._release_reader()
+        self.reader = None
         self._backlog = None
         self.resume_writing()
         upgraded, self.upgraded = self.upgraded, None
@@ -180,7 +177,7 @@ class Connection:
             self._parser_error(reader, error, data)
             return
         except BadRequest as refused:
-            self._refuse(refused)
+            self.refuse(refused)
             return
         if reader.in_message:
             self._set_reading_phase(reader)
@@ -227,10 +224,8 @@ class Connection:
             position += step
 
     def queue_exchange(self, exchange: Exchange) -> None:
-        """Take a request whose head is complete (called by the reader)."""
-        if self.current is None and self._queue is None:
-            self.current = exchange
-        elif self._queue is None:
+        """Take a request behind another that is under way (called by the reader)."""
+        if self._queue is None:
             self._queue = [exchange]
         else:
             self._queue.append(exchange)
@@ -244,7 +239,7 @@ class Connection:
         if reader.in_body:
             if self.phase != BODY:
                 self.phase = BODY
-                self._body_since_s = self.service.now_s
+                self.body_since_s = self.service.now_s
             self.deadline_s = self.service.now_s + self.config.body_idle_timeout
         elif self.phase != HEAD:
             self.phase = HEAD
@@ -253,23 +248,23 @@ class Connection:
     def _parser_error(self, reader: RequestReader, error: Exception, data: bytes) -> None:
         refused = reader.refused
         if refused is not None:
-            self._refuse(refused)
+            self.refuse(refused)
         elif not self._last_keeps_alive() and not reader.in_message:
             # Bytes behind a request that closes the connection are not a request: nobody reads them.
-            self._release_reader()
+            self.reader = None
         else:
             reason = str(error)
-            self._refuse(BadRequest(http1.status_of_parser_error(type(error).__name__, reason, data[:64]), reason))
+            self.refuse(BadRequest(http1.status_of_parser_error(type(error).__name__, reason, data[:64]), reason))
 
-    def _refuse(self, refused: BadRequest) -> None:
+    def refuse(self, refused: BadRequest) -> None:
         """Nothing more is parsed; the refusal is answered after the requests before it."""
         reader = self.reader
         cut = reader.exchange if reader is not None else None
-        self._release_reader()
+        self.reader = None
         log.debug("refused a request: %d %s", refused.status, refused.reason)
         if cut is not None:  # the bad bytes are in the body of a request whose head was good
             if cut.started:
-                self._cut(cut, refused.status)
+                self.cut(cut, refused.status)
                 return
             if cut is self.current:
                 self.current = None
@@ -278,11 +273,11 @@ class Connection:
                 self._queue = self._queue or None
         self._refusal = refused
 
-    def _cut(self, exchange: Exchange, status: int) -> None:
+    def cut(self, exchange: Exchange, status: int) -> None:
         """End an exchange whose body will never be whole: the application learns of a disconnect, the client of why."""
         if exchange.reply_state >= STREAMING:
             if exchange.reply_state == DONE:
-                self._close(linger=True)  # answered before its body was read
+                self.close(linger=True)  # answered before its body was read
             else:
                 exchange.abort_reply()
             return
@@ -292,17 +287,14 @@ class Connection:
         self.service.refused += 1
         self.current = None
         exchange.disconnected(half=False)
-        self._close(linger=True)
-
-    def _release_reader(self) -> None:
-        self.reader = None  # it stopped inside a message: it cannot be used again
+        self.close(linger=True)
 
     # -- upgrades ----------------------------------------------------------------------------------------------------
     def _upgrade_due(self, reader: RequestReader, data: bytes, offset: int) -> None:
         """The parser stopped behind a head that asks for another protocol."""
         queue = self._queue
         exchange = queue[-1] if queue else self.current
-        self._release_reader()
+        self.reader = None
         if exchange is None:
             return
         if self.service.takes_upgrade(exchange):
@@ -310,8 +302,7 @@ class Connection:
             self._backlog = b""
             self.pause_reading()
             return
-        # Not ours (h2c, anything else): RFC 9110 7.8 lets a server ignore it. llhttp would cut the body, so the head is
-        # fed again without the field.
+        # Not ours (h2c, …): RFC 9110 7.8 lets a server ignore it. llhttp would cut the body: feed the head without it.
         if queue:
             queue.pop()
             if not queue:
@@ -319,9 +310,8 @@ class Connection:
         else:
             self.current = None
         target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
-        head = [b"%b %b HTTP/%b\r\n" % (exchange.method.encode(), target, exchange.http_version.encode())]
-        head += [b"%b: %b\r\n" % field for field in exchange.headers if field[0] != b"upgrade"]
-        self._feed(b"".join((*head, b"\r\n")))
+        kept = [field for field in exchange.headers if field[0] != b"upgrade"]
+        self._feed(http1.request_head(exchange.method, target, exchange.http_version, kept))
         if self._refusal is None and offset < len(data):
             self._feed(data[offset:])
 
@@ -344,7 +334,7 @@ class Connection:
         else:
             exchange.start()
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Start what is next, until something is under way or nothing is left."""
         if self._pumping:
             return
@@ -361,7 +351,9 @@ class Connection:
                         return
                     self._start(current)
                 elif self._refusal is not None:
-                    self._answer_refusal()
+                    self.service.refused += 1
+                    self.transport.write(http1.error_reply(self._refusal.status, self.service.date_and_server))
+                    self.close(linger=True)
                 elif self._backlog:
                     data, self._backlog = self._backlog, None
                     self.resume_reading()
@@ -383,22 +375,22 @@ class Connection:
             return  # the connection is gone, or was taken over
         self.current = None
         if close:
-            self._close(linger=not exchange.body_done)
+            self.close(linger=not exchange.body_done)
             return
-        if self._reading_paused:
+        if self.reading_paused:
             self.resume_reading()
         if not exchange.body_done:
             if self.eof:
-                self._close()
+                self.close()
                 return
             self.phase = BODY  # the rest of the body is read and dropped, within its deadline
-            self._body_since_s = service.now_s
+            self.body_since_s = service.now_s
             self.deadline_s = service.now_s + min(self.config.body_idle_timeout, 10.0)
         elif self.reader is None:
             self.phase = IDLE
             self.deadline_s = service.now_s + self.config.keep_alive_timeout
             if self.eof and self._queue is None:
-                self._close()
+                self.close()
                 return
             if service.draining and self._queue is None and not self._backlog:
                 service.idle_while_draining(self)
@@ -407,24 +399,13 @@ class Connection:
             self.phase = -1
             self._set_reading_phase(self.reader)
         if not self._pumping and (self._queue is not None or self._backlog or self._refusal is not None):
-            self._pump()
+            self.pump()
 
     def is_last(self) -> bool:
         """Whether the exchange under way is the last that this connection may carry."""
         return 0 < self.config.max_requests_per_connection <= self._served + 1
 
-    def _answer_refusal(self) -> None:
-        refused = self._refusal
-        assert refused is not None
-        self.service.refused += 1
-        self.transport.write(http1.error_reply(refused.status, self.service.date_and_server))
-        self._close(linger=True)
-
     # -- for exchanges and sessions ------------------------------------------------------------------------------------
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport; `write_room` says when to go on."""
-        self.transport.write(data)
-
     def write_room(self) -> asyncio.Future[None] | None:
         """None while there is room below the high-water mark, else what to wait for."""
         waiter = self._write_waiter
@@ -433,13 +414,13 @@ class Connection:
         return waiter
 
     def pause_reading(self) -> None:
-        if not self._reading_paused and self.phase < CLOSING:
-            self._reading_paused = True
+        if not self.reading_paused and self.phase < CLOSING:
+            self.reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_paused and self.phase < CLOSING:
-            self._reading_paused = False
+        if self.reading_paused and self.phase < CLOSING:
+            self.reading_paused = False
             self.transport.resume_reading()
             if self.phase == BODY:
                 self.deadline_s = self.service.now_s + self.config.body_idle_timeout
@@ -464,66 +445,26 @@ class Connection:
                 self._peer = (name[0], name[1])
         return self._peer
 
-    def server_address(self) -> tuple[str, int | None] | None:
-        """Our end's address, for a listener that takes connections on every address."""
-        name = self.transport.get_extra_info("sockname")
-        return (name[0], name[1]) if isinstance(name, tuple) else None
-
-    # -- deadlines -----------------------------------------------------------------------------------------------------
-    def overdue(self, now_s: float) -> None:
-        """Called by the sweep when `deadline_s` has passed."""
-        phase = self.phase
-        if self.upgraded is not None:
-            self.upgraded.overdue(now_s)
-        elif phase == BODY and self._reading_paused:
-            self.deadline_s = now_s + self.config.body_idle_timeout  # the application's delay, not the client's
-        elif phase == HEAD or phase == BODY:
-            self._timed_out()
-        elif phase == IDLE and not self.transport.get_write_buffer_size():
-            self._close()
-        else:
-            self.abort()
-
-    def check_rates(self, now_s: float) -> None:
-        """Called by the sweep: a client that takes nothing of a reply, or drips its body, is cut."""
-        if now_s - self.write_since_s > self.config.write_timeout:
-            self.abort()
-        elif self.phase == BODY and self.config.body_min_rate and self.reader is not None and not self._reading_paused:
-            waited_s = now_s - self._body_since_s
-            if waited_s > self.config.body_idle_timeout:
-                if self.reader.body_bytes < self.config.body_min_rate * (waited_s - self.config.body_idle_timeout / 2):
-                    self._timed_out()
-
-    def _timed_out(self) -> None:
-        current = self.current
-        if current is not None and current.started and not current.body_done:
-            self._cut(current, 408)
-        elif current is None and self.reader is not None and self.reader.exchange is not None:
-            self._close(linger=True)  # the rest of a body that nobody wanted
-        else:
-            self._refuse(BadRequest(408, f"the {PHASES[self.phase]} took too long"))
-            self._pump()
-
     # -- the end -------------------------------------------------------------------------------------------------------
     def _discard(self, size_bytes: int) -> None:
         if self.phase == LINGER:
             self._lingered += size_bytes
             if self._lingered > _LINGER_BYTES:
-                self._close()
+                self.close()
 
-    def _close(self, *, linger: bool = False) -> None:
+    def close(self, *, linger: bool = False) -> None:
         """Close when what was written is out; `linger` reads on a little so that a reset does not destroy the reply."""
         if self.phase == CLOSING:
             return
-        self._release_reader()
+        self.reader = None
         transport = self.transport
         if self._on_first_byte is not None:
-            self._shut_down_shared()
+            shut_down_shared(self.transport)
         if linger and not self.eof and not self.listener.is_tls and self.phase != LINGER:
             self.phase = LINGER
             self.deadline_s = self.service.now_s + _LINGER_S
             self._lingered = 0
-            if self._reading_paused:
+            if self.reading_paused:
                 self.resume_reading()
             transport.write_eof()
             return
@@ -534,26 +475,14 @@ class Connection:
     def abort(self) -> None:
         """Cut the connection now; what was not sent is lost."""
         if self._on_first_byte is not None:
-            self._shut_down_shared()
+            shut_down_shared(self.transport)
         self.phase = CLOSING
         self.deadline_s = NEVER
         self.transport.abort()
 
-    def _shut_down_shared(self) -> None:
-        # The primary still holds a copy of an unread connection: closing ours alone would send no FIN.
-        try:
-            with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as copy:
-                copy.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
     def is_idle(self) -> bool:
         """Whether nothing is under way and nothing was read that is not answered."""
         return self.phase in (IDLE, FIRST_BYTE) and self.current is None and self.reader is None and not self._backlog
-
-    def close_idle(self) -> None:
-        """Close a connection on which nothing is under way."""
-        self._close()
 
     def detach(self) -> socket.socket | None:
         """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
@@ -562,7 +491,7 @@ class Connection:
         if self.config.proxy_protocol:
             return None  # its next owner could not know the client's address
         self.transport.pause_reading()
-        return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        return duplicate(self.transport)
 
     def detached(self) -> None:
         """The duplicate found another owner: forget the connection without a word to the client."""

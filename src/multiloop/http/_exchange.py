@@ -138,7 +138,7 @@ class Exchange:
         if self.expect_continue:
             self.expect_continue = False
             if self.reply_state < STREAMING and not self.gone:
-                self.connection.write(CONTINUE)
+                self.connection.transport.write(CONTINUE)
 
     # -- the reply -----------------------------------------------------------------------------------------------------
     def start_reply(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -277,7 +277,7 @@ class Exchange:
         self._close_after = True
         if not self.gone:
             body = self.method != "HEAD"
-            self.connection.write(
+            self.connection.transport.write(
                 http1.error_reply(
                     status, self.connection.service.date_and_server, body=body, retry_after_s=retry_after_s
                 )

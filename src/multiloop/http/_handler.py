@@ -231,7 +231,7 @@ class NodeResponse(EventEmitter):
 
         self._must_be_open()
         lines = [header_line(b"link", link.encode("latin-1"))[0] for link in links]
-        self._exchange.connection.write(b"".join((b"HTTP/1.1 103 Early Hints\r\n", *lines, b"\r\n")))
+        self._exchange.connection.transport.write(b"".join((b"HTTP/1.1 103 Early Hints\r\n", *lines, b"\r\n")))
 
     def write(self, chunk: str | bytes) -> bool:
         """Send a piece of the body; False above the high-water mark: `await drain()` before the next."""
@@ -267,8 +267,8 @@ class NodeResponse(EventEmitter):
         if not exchange.reply_state:
             pairs: list[tuple[bytes, bytes]] = []
             for name, value in self._fields.values():
-                for one in value if isinstance(value, list | tuple) else (value,):
-                    pairs.append((name.encode("latin-1"), str(one).encode("latin-1")))
+                values = value if isinstance(value, list | tuple) else (value,)
+                pairs += [(name.encode("latin-1"), str(one).encode("latin-1")) for one in values]
             exchange.start_reply(self.status_code, pairs)
 
 

@@ -20,7 +20,8 @@ from .. import __version__
 from .._limits import SWEEP_INTERVAL_S
 from ..stats import HttpStatistics
 from ._config import HttpConfig, TlsConfig
-from ._connection import CLOSING, IDLE, Connection
+from ._connection import Connection
+from ._deadlines import BODY, CLOSING, IDLE, check_rates, overdue
 from ._lifespan import Lifespan
 from ._reader import RequestReader
 from ._target import Interface
@@ -117,7 +118,8 @@ class HttpService:
         self.proxies = _proxies(self.config)
         self.access = _access(self.config)
         self.exchange_class, self._runner = _exchange_class(interface, self)
-        self.closes_soon = self.config.max_requests_per_connection > 0  # replies may have to end their connection: draining, or a cap on its requests
+        # Whether a reply may have to end its connection: draining, or a cap on a connection's requests.
+        self.closes_soon = self.config.max_requests_per_connection > 0
         self._renew_date()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ class HttpService:
         self.begin_drain()
         for connection in list(self.connections):
             if connection.is_idle():
-                connection.close_idle()
+                connection.close()
 
     def close_now(self) -> None:
         """Cut every connection."""
@@ -312,15 +314,15 @@ class HttpService:
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         self._renew_date()
         del self.readers[_SPARE_READERS:]
-        due = [c for c in self.connections if c.deadline_s <= now or c.write_since_s < now or c.phase == 2]
+        due = [c for c in self.connections if c.deadline_s <= now or c.write_since_s < now or c.phase == BODY]
         for connection in due:
             if connection.deadline_s <= now:
                 if connection.phase == CLOSING:
                     connection.abort()
                 else:
-                    connection.overdue(now)
+                    overdue(connection, now)
             else:
-                connection.check_rates(now)
+                check_rates(connection, now)
 
     def _renew_date(self) -> None:
         config = self.config

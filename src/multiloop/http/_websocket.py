@@ -186,7 +186,7 @@ class AsgiWebSocket(Session):
         if exchange.reply_state == DONE:
             self.exchange = None
             self.state = CLOSED
-            self.connection._close(linger=True)
+            self.connection.close(linger=True)
             self.wake()
             return
         room = self.connection.write_room()

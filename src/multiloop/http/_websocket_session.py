@@ -133,7 +133,7 @@ class Session:
         service.sessions += 1
         self._counted = True
         exchange.status = 101
-        self.connection.write(head)
+        self.connection.transport.write(head)
         if service.access is not None:
             service.access(exchange)
         self._set_ping_deadline()
@@ -149,7 +149,7 @@ class Session:
         if exchange is not None:
             self.state = CLOSED
             exchange.fail(status, retry_after_s=retry_after_s)
-            self.connection._close(linger=True)
+            self.connection.close(linger=True)
             self.wake()
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Session:
             output = stream.output()
             if output:
                 wrote = True
-                connection.write(output)
+                connection.transport.write(output)
             if stream.over:
                 self._peer_closed()
                 return
@@ -218,7 +218,7 @@ class Session:
         """The closing handshake is complete, or the peer broke the rules: nothing more is read."""
         stream = self._stream()
         self._ended(stream.code, stream.reason)
-        self.connection._close(linger=True)
+        self.connection.close(linger=True)
 
     def _ended(self, code: int, reason: str) -> None:
         if self.state == CONNECTING or self.state == DENYING:
@@ -300,7 +300,7 @@ class Session:
     def _flush(self) -> None:
         output = self._stream().output()
         if output:
-            self.connection.write(output)
+            self.connection.transport.write(output)
 
     def _stream(self) -> MessageStream:
         assert self.stream is not None

@@ -27,6 +27,7 @@ from .._limits import WRITE_HIGH_WATER_BYTES
 from .._wire.http1 import LENGTH, Fields, header_line
 from ._asgi import ClientLeft
 from ._exchange import DONE, Exchange, ReplyError
+from ._sharing import local_address
 from ._wsgi_environ import ErrorStream, FileWrapper, base_environ, make_environ
 from ._wsgi_input import WsgiInput
 from ._wsgi_threads import WsgiThreads as WsgiThreads
@@ -71,7 +72,7 @@ class WsgiExchange(Exchange):
     def start(self) -> None:
         connection = self.connection
         self._client = connection.peer()
-        self._server = connection.server_address() if connection.listener.server is None else None
+        self._server = local_address(connection.transport) if connection.listener.server is None else None
         self._first = self.take_body()
         if not self.body_done:
             ask = self._ask_for_body if self.expect_continue else None
