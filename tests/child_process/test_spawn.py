@@ -13,9 +13,9 @@ import pytest
 from tests.support import LOOPS, environment, open_descriptors, until, wait_until
 
 import multiloop
-from multiloop import child_process, events
+from multiloop import child_process, events, stream
 from multiloop.child_process import spawn
-from multiloop.errors import ClosedError, UsageError
+from multiloop.errors import ClosedError, PrematureClose, UsageError
 
 
 def run(main, loop="uvloop"):
@@ -371,6 +371,18 @@ def test_timeout_kills_with_the_signal_and_in_the_end_for_good(monkeypatch):
     run(main)
 
 
+def test_signals_reach_what_a_shell_has_started():
+    async def main():
+        child = spawn("sleep 100 & sleep 100; echo never", shell=True)
+        await events.once(child, "spawn")
+        await asyncio.sleep(0.05)
+        child.kill()
+        assert await child.wait() == (None, "SIGTERM")  # and 'close': nobody holds the pipe any more
+        assert await child.stdout.read() == b""
+
+    run(main)
+
+
 def test_async_with_kills_the_child():
     async def main():
         async with spawn("sleep", ["100"]) as child:
@@ -497,6 +509,30 @@ def test_200_children_at_once_all_end():
     soft = len(os.listdir("/proc/self/fd"))
     run(main)
     assert len(os.listdir("/proc/self/fd")) == soft
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_pipes_stand_in_a_pipeline(loop):
+    async def main():
+        child, collected = spawn("tr", ["a-z", "A-Z"]), []
+
+        async def collect(chunks):
+            async for chunk in chunks:
+                collected.append(chunk)
+
+        await asyncio.gather(
+            stream.pipeline((b"some text\n" for _ in range(50_000)), child.stdin),
+            stream.pipeline(child.stdout, collect),
+        )
+        assert b"".join(collected) == b"SOME TEXT\n" * 50_000
+        assert child.stdout.readable_ended
+        assert child.stdin.writable_finished
+        dying = spawn("sleep", ["0.05"])
+        with pytest.raises((BrokenPipeError, PrematureClose, ClosedError)):
+            await stream.pipeline((b"x" * 10_000 for _ in range(1000)), dying.stdin)
+        await dying.wait()
+
+    run(main, loop)
 
 
 def test_the_public_names_are_there():

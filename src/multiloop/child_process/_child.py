@@ -91,7 +91,7 @@ class ChildProcess(Handle, Messaging):
                     env = {**env, CHANNEL_VARIABLE: numbers}
                 self._process = Process(
                     arguments,
-                    own_group=options.own_group and not options.detached,
+                    own_group=options.wants_group(),
                     executable=executable,
                     stdin=theirs[0],
                     stdout=theirs[1],
@@ -146,7 +146,7 @@ class ChildProcess(Handle, Messaging):
         self._hub.call(self.emit, "spawn")
         for reader in (self.stdout, self.stderr):
             if reader is not None:
-                reader._update()
+                reader._begin()
         process.watch(self._hub.loop, self._exited)
 
     def _not_started(self, error: OSError) -> None:

@@ -106,8 +106,7 @@ def _run(
     )
     if "stdio" in settings:
         raise UsageError("exec() and exec_file() collect the output: for another stdio use spawn()")
-    # With a shell, signals go to everything that it has started; else its commands would outlive it.
-    options = SpawnOptions(**settings, own_group=bool(settings.get("shell")))
+    options = SpawnOptions(**settings)
     return collecting.start(hub(), command, args, options, callback)
 
 

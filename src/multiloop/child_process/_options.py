@@ -50,7 +50,8 @@ class SpawnOptions:
             anything with `fileno()`; one for all three or a sequence. "ipc" in the sequence opens a message channel.
         detached: it leads a session of its own and outlives this program; `unref()` lets the program end before it.
         uid, gid: whose process it is, as number or name.
-        shell: run the command line by /bin/sh, or by this shell. Arguments are quoted; the command is not.
+        shell: run the command line by /bin/sh, or by this shell. Arguments are quoted; the command is not. Signals go to
+            everything that the shell has started, except with a terminal as stdin (it could not read from that then).
         timeout: seconds after which it gets `kill_signal`; None: never.
         kill_signal: for `timeout`, cancelling, and `kill()` without an argument.
         pass_fds: further descriptors that it inherits, under the same numbers.
@@ -69,7 +70,6 @@ class SpawnOptions:
     kill_signal: SignalLike = "SIGTERM"
     pass_fds: Sequence[int] = ()
     max_message_size: int = MAX_MESSAGE_BYTES
-    own_group: bool = False  # ours: signals go to everything that the child has started (a shell's commands)
 
     def __post_init__(self) -> None:
         signal_number(self.kill_signal)
@@ -79,6 +79,18 @@ class SpawnOptions:
             for name, value in self.env.items():
                 if not all(isinstance(part, str) for part in (name, value)):
                     raise UsageError(f"env: {name!r} and its value {value!r} must both be strings")
+
+    def wants_group(self) -> bool:
+        """Whether the child leads a process group, so that signals reach a shell's commands as well."""
+        if not self.shell or self.detached:
+            return False
+        stdin = self.plan_stdio()[0][0]
+        if isinstance(stdin, str) and stdin != "inherit":
+            return True
+        try:
+            return not os.isatty(0 if stdin == "inherit" else stdin if isinstance(stdin, int) else stdin.fileno())
+        except (OSError, ValueError):
+            return True
 
     def plan_stdio(self) -> tuple[tuple[Stdio, Stdio, Stdio], bool]:
         """Return what stdin, stdout and stderr are, and whether there is a message channel."""

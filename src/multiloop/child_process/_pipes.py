@@ -39,6 +39,7 @@ class ReadPipe(EventEmitter):
         self._size_bytes = 0
         self._mark_bytes = CHILD_PIPE_BYTES
         self._flowing: bool | None = None  # None: nobody has asked yet
+        self._begun = False
         self._watching = False
         self._flush_queued = False
         self._wake: asyncio.Future[None] | None = None
@@ -50,10 +51,14 @@ class ReadPipe(EventEmitter):
     # -- the descriptor --------------------------------------------------------------------------------------------
     def _update(self) -> None:
         """Watch the descriptor exactly while there is room."""
-        wanted = not self.closed and (
-            self._flowing is True
-            or self._wake is not None
-            or (self._flowing is None and self._size_bytes < self._mark_bytes)
+        wanted = (
+            self._begun
+            and not self.closed
+            and (
+                self._flowing is True
+                or self._wake is not None
+                or (self._flowing is None and self._size_bytes < self._mark_bytes)
+            )
         )
         if wanted != self._watching:
             self._watching = wanted
@@ -61,6 +66,11 @@ class ReadPipe(EventEmitter):
                 self._hub.loop.add_reader(self._descriptor, self._readable)
             else:
                 self._hub.loop.remove_reader(self._descriptor)
+
+    def _begin(self) -> None:
+        """From now on it may be read: 'spawn' was emitted, which comes before any data."""
+        self._begun = True
+        self._update()
 
     def _readable(self) -> None:
         try:
@@ -118,6 +128,11 @@ class ReadPipe(EventEmitter):
         self._chunks.clear()
         self._size_bytes = 0
         self._close()
+
+    @property
+    def readable_ended(self) -> bool:
+        """Whether 'end' was emitted: everything was taken."""
+        return self._end_told
 
     # -- flowing ---------------------------------------------------------------------------------------------------
     def _listeners_changed(self, name: Hashable, count: int) -> None:
@@ -321,9 +336,8 @@ class WritePipe(EventEmitter):
 
     def _fail(self, error: OSError) -> None:
         self.error = error
+        self._hub.loop.call_soon(self._hub.call, self._emit_error_if_heard, error)
         self.destroy()
-        if self.listener_count("error"):
-            self._hub.loop.call_soon(self._hub.call, self.emit, "error", error)
 
     @overload
     def drain(self) -> Operation[None]: ...
@@ -358,6 +372,11 @@ class WritePipe(EventEmitter):
         self._ended = True
         if not self.closed and not self._watching:
             self._flush()
+
+    @property
+    def writable_finished(self) -> bool:
+        """Whether everything that was written before `end()` has left."""
+        return self._ended and self.closed and self.error is None and not self._queue
 
     def destroy(self) -> None:
         """Close at once; what was not sent is lost."""
