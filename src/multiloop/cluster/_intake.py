@@ -7,7 +7,8 @@ lets the primary drop its duplicate. On a Unix socket the first byte is acknowle
 primary ask the kernel instead.
 
 While the primary holds a duplicate, a close here sends nothing to the client. So what ends is acknowledged at the end of
-the loop's turn; the rest is gathered for a moment, since one record for many costs what one for one does.
+the loop's turn, unless some were a moment ago; the rest is gathered, since one record for many costs what one for one
+does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ log = logging.getLogger("multiloop.cluster")
 
 _MAX_NUMBERS = 1024  # acknowledgements in one record
 _RETURNS_IN_FLIGHT = 32  # given back and not yet confirmed; the primary must hold each of them
-_FLUSH_AT = 8  # acknowledgements that go out at once: a quarter of the credit
+_FLUSH_AT = 16  # acknowledgements that go out at once: half of the credit
 _RETRY_S = 0.05
 
 
@@ -64,9 +65,14 @@ class _Adopted:
     def closed(self) -> None:
         intake, number = self._intake, self._number
         intake.acks[number] = intake.acks.get(number, 0) | wire.CLOSED
-        if not intake.flushing:
+        if intake.flushing:
+            return
+        # The client waits for this one. The first goes at the end of this turn, what follows soon after goes together.
+        if intake.loop.time() - intake.flushed_at >= limits.ACK_DELAY_S:
             intake.flushing = True
             intake.loop.call_soon(intake.flush)
+        elif intake.timer is None:
+            intake.flush_soon()
 
     def fileno(self) -> int:
         return self._descriptor
@@ -88,6 +94,7 @@ class Intake:
         self.loop = loop
         self.acks: dict[int, int] = {}  # by connection: what was not told yet
         self.flushing = False  # the acknowledgements go out at the end of this turn
+        self.flushed_at = 0.0  # when they last did
         self._end = end
         self._service = service
         self._families = families
@@ -165,6 +172,7 @@ class Intake:
     def flush(self) -> None:
         """Send the acknowledgements gathered so far."""
         self.flushing = False
+        self.flushed_at = self.loop.time()
         acks = self.acks
         if not acks or self._closed:
             return

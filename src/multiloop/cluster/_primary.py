@@ -76,9 +76,7 @@ class Primary:
         self._announced = False
         self._stopping: asyncio.Task[None] | None = None
         self.started_at = time.time()
-        self.supervisor = Supervisor(
-            settings.supervisor, random.random, parallel=os.cpu_count() or 1, forgiving=settings.reload
-        )
+        self.supervisor = Supervisor(settings.supervisor, random.random, parallel=_cores(), forgiving=settings.reload)
         self._do = {
             act.Spawn: self._spawn,
             act.Activate: lambda a: self._tell(a.number, wire.Activate()),
@@ -338,6 +336,10 @@ class Primary:
             from ._watch import watch_files
 
             watch_files(self.settings, self._loop, self.reload)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _set_title(title: str) -> None:

@@ -6,6 +6,7 @@ What lives here: `Process`. What must not: deciding anything about it (`_supervi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
@@ -53,13 +54,18 @@ class Process:
         self._on_exit = on_exit
         self._signals: list[int] = []  # to be sent once it runs
         self._over = False
-        self._theirs: list[ChannelEnds | HandoffSocket] = []
-        ours, theirs = pair()
-        self._theirs.append(theirs)
-        self.handoff, their_handoff = handoff_pair()
-        self._theirs.append(their_handoff)
-        self.receiving = their_handoff.copy()
-        self.page = Page.create()
+        with contextlib.ExitStack() as made:  # all or nothing: descriptors may run out at any of these
+            ours, theirs = pair()
+            made.callback(ours.close)
+            made.callback(theirs.close)
+            self.handoff, their_handoff = handoff_pair()
+            made.callback(self.handoff.close)
+            made.callback(their_handoff.close)
+            self.receiving = their_handoff.copy()
+            made.callback(self.receiving.close)
+            self.page = Page.create()
+            made.pop_all()
+        self._theirs: tuple[ChannelEnds | HandoffSocket, ...] = (theirs, their_handoff)
         self.channel = Channel(
             ours, self._received, lambda: None, on_error=self._channel_error, name=f"worker {self.number}"
         )
@@ -117,8 +123,7 @@ class Process:
             then()
 
     def _started(self, child: Child | None, error: OSError | None) -> None:
-        for ends in self._theirs:
-            ends.close()
+        self._close_theirs()
         if child is None:
             self._finish(f"it could not be started: {error}")
             return
@@ -145,8 +150,13 @@ class Process:
             self._on_exit(self, how)
             self._close()
 
+    def _close_theirs(self) -> None:
+        for ends in self._theirs:
+            ends.close()
+
     def _close(self) -> None:
         self._over = True
+        self._close_theirs()
         self.channel.abort()
         self.handoff.close()
         self.receiving.close()

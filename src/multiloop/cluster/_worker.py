@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import resource
@@ -181,11 +182,13 @@ class Worker:
             await service.start()
         except (Exception, SystemExit) as error:
             self._channel.send(describe(error))
-            self._done.set_result(_EXIT_NEVER_READY)
+            self._finish(_EXIT_NEVER_READY)
             return
         self._service = service
         self._intake = Intake(self._loop, self._handoff, service, start.families)
         self._is_ready = True
+        gc.collect()
+        gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
         self._beat()
         self._channel.send(wire.Ready(_capacity(), description))
@@ -239,8 +242,12 @@ class Worker:
             if not grace_s:
                 self._cut.set()
             self._leaving = self._loop.create_task(self._leave(grace_s, give_back))
-        elif not self._done.done():
-            self._done.set_result(0)
+        else:
+            self._finish(0)
+
+    def _finish(self, code: int) -> None:
+        if not self._done.done():
+            self._done.set_result(code)
 
     async def _leave(self, grace_s: float, give_back: bool) -> None:
         service, intake = self._service, self._intake
@@ -261,8 +268,7 @@ class Worker:
         except Exception:
             log.exception("leaving failed")
         finally:
-            if not self._done.done():
-                self._done.set_result(0)
+            self._finish(0)
 
     def _orphaned(self) -> None:
         """The primary is gone: nobody waits for this process any more."""
