@@ -26,8 +26,13 @@ ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descr
 # --- streams and files --------------------------------------------------------------------------------------------
 STREAM_HIGH_WATER_BYTES = 64 * 1024  # buffered by a stream before it says stop; Node 64 KiB.
 STREAM_HIGH_WATER_OBJECTS = 16  # the same for streams of objects; Node 16.
+FILE_FIRST_READ_BYTES = 64 * 1024  # read before a file's size is asked for: most files end here, one call cheaper.
+FILE_CHUNK_BYTES = 16 * 1024 * 1024  # of one call of the kernel: between two, a cancel is noticed.
+FIFO_LOOK_S = 0.01  # how often a FIFO without a reader is tried again by who writes to it.
+LINE_CHUNK_BYTES = 64 * 1024  # read at a time by what gives lines.
+DIR_BATCH = 32  # entries that opendir() reads at a time; Node's bufferSize.
 
-# --- HTTP: deadlines cover the whole phase, never the gap between bytes (RELIABILITY 1, rule 3) ---------------------
+# --- HTTP: deadlines cover the whole phase, never the gap between bytes ---
 FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.
 HEADER_TIMEOUT_S = 10.0  # the whole head of a request (slowloris); nginx 60 s, hyper 30 s.
 BODY_IDLE_TIMEOUT_S = 30.0  # no byte of an announced body while the application waits for it; nginx 60 s.
@@ -37,7 +42,7 @@ WRITE_TIMEOUT_S = 30.0  # a peer that takes nothing of a reply; nginx send_timeo
 TLS_HANDSHAKE_TIMEOUT_S = 10.0
 SWEEP_INTERVAL_S = 0.5  # how often deadlines are checked; the error of every deadline above.
 
-# --- HTTP: sizes and counts, cumulative over splits (RELIABILITY 1, rule 4; row 19) ---------------------------------
+# --- HTTP: sizes and counts, cumulative over splits ---
 MAX_HEADER_LINE_BYTES = 8 * 1024  # one field; Apache and gunicorn 8190.
 MAX_HEADER_BYTES = 32 * 1024  # the whole field block; Node 16 KiB, nginx 4 x 8 KiB.
 MAX_HEADER_COUNT = 100  # Apache, gunicorn, hyper, HAProxy (101).
@@ -68,7 +73,7 @@ WSGI_CLOSE_S = 5.0  # how long the end of a worker waits for threads that are in
 
 # --- the cluster --------------------------------------------------------------------------------------------------
 BACKLOG = 511  # Node's default; the kernel's cap still holds.
-HANDOFF_CREDIT = 32  # connections given to a worker and not yet adopted (RELIABILITY row 8).
+HANDOFF_CREDIT = 32  # connections given to a worker and not yet adopted.
 MAX_DUPLICATES = 4096  # connections the primary keeps a copy of until their first byte is read; oldest dropped first.
 HEARTBEAT_INTERVAL_S = 0.25
 HEARTBEAT_MISSED_S = 0.75  # a worker silent for longer gets no new connections (promise: within 1 s).
@@ -99,7 +104,7 @@ STACK_WAIT_S = 0.15  # for a worker's signal handler to write its stack before i
 
 # --- channels between processes -----------------------------------------------------------------------------------
 CHANNEL_HIGH_WATER_BYTES = 1024 * 1024
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # cap on one message (RELIABILITY row 29); raise it per channel.
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # cap on one message; raise it per channel.
 OUT_OF_BAND_MIN_BYTES = 64 * 1024  # buffers from this size travel through shared memory.
 DESCRIPTORS_IN_FLIGHT = 256  # passed and not acknowledged, for one channel; the kernel counts them against our limit.
 DESCRIPTOR_ATTEMPTS = 4  # the first and 3 more, as Node's child_process retransmits.

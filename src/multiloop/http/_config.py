@@ -1,4 +1,4 @@
-"""What an HTTP server may be told: one frozen configuration, with every deadline and cap of RELIABILITY.md.
+"""What an HTTP server may be told: one frozen configuration, with every deadline and cap.
 
 What lives here: `HttpConfig`. What must not: reading it from anywhere (that is the command line's), enforcing it.
 """
