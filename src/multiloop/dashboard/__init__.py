@@ -1,1 +1,0 @@
-"""multiloop.dashboard (being built)."""

@@ -1,1 +1,0 @@
-"""multiloop.testing (being built)."""
