@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ._service import HttpService as HttpService
     from ._static import StaticFiles as StaticFiles
     from ._static import static as static
+    from ._websocket_native import WebSocket as WebSocket
+    from ._websocket_native import WebSocketClosed as WebSocketClosed
 
 _HOMES = {
     "Headers": "_messages",
@@ -36,6 +38,8 @@ _HOMES = {
     "Server": "_server",
     "StaticFiles": "_static",
     "TlsConfig": "_config",
+    "WebSocket": "_websocket_native",
+    "WebSocketClosed": "_websocket_native",
     "create_server": "_server",
     "handler": "_server",
     "serve": "_server",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket as _socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -18,11 +18,14 @@ from ..loop import AnyOperation, ErrorFirst, Handle, begin, hub, launch
 from ..net._provider import Listening, ListenKeywords, ListenOptions
 from ..net._provider import listen as provide
 from ._config import HttpConfig, TlsConfig
-from ._target import Interface, detect_interface
+from ._target import Interface, detect_interface, is_async
 
 if TYPE_CHECKING:
     from ..stats import HttpStatistics
     from ._service import HttpService
+    from ._websocket_native import WebSocket
+
+    WebSocketHandler = Callable[[WebSocket], Coroutine[Any, Any, None]]
 
 _CLOSE_GRACE_S = 30.0
 
@@ -33,12 +36,20 @@ class Server(Handle, EventEmitter):
     Events: 'listening' · 'close' (closed, and the last connection has ended).
     """
 
-    def __init__(self, app: Any, interface: Interface, config: HttpConfig, tls: TlsConfig | None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        interface: Interface,
+        config: HttpConfig,
+        tls: TlsConfig | None,
+        websocket: WebSocketHandler | None = None,
+    ) -> None:
         super().__init__()
         self._app = app
         self._interface = interface
         self._config = config
         self._tls = tls
+        self._websocket = websocket
         self._listening: Listening | None = None
         self._service: HttpService | None = None
         self._opening: AnyOperation[Server] | None = None
@@ -72,7 +83,14 @@ class Server(Handle, EventEmitter):
             try:
                 address = listening.address
                 name = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
-                service = HttpService(self._app, self._interface, self._config, tls=self._tls, listeners=(name,))
+                service = HttpService(
+                    self._app,
+                    self._interface,
+                    self._config,
+                    tls=self._tls,
+                    listeners=(name,),
+                    websocket=self._websocket,
+                )
                 await service.start()
             except BaseException:
                 listening.close()
@@ -159,11 +177,21 @@ class Server(Handle, EventEmitter):
         return f"<http.Server {'on ' + str(self.address) if self.listening else 'closed'}>"
 
 
-def create_server(handler: Callable[..., Any], *, config: HttpConfig | None = None, tls: TlsConfig | None = None) -> Server:
+def create_server(
+    handler: Callable[..., Any],
+    *,
+    websocket: WebSocketHandler | None = None,
+    config: HttpConfig | None = None,
+    tls: TlsConfig | None = None,
+) -> Server:
     """Return a server of a handler; `await server.listen(8000)` starts it.
 
     A handler of one argument returns the reply (str, bytes, dict or list as JSON, None for 204, `Response`, or an
     iterator that streams); one of two is Node's face: `handler(request, response)`. Both may be async.
+
+    Args:
+        websocket: an async function that gets a `WebSocket` for each request for one; without it such requests go to
+            the handler.
 
     Raises ConfigError for anything else; ASGI and WSGI applications go to `serve`.
     """
@@ -171,8 +199,12 @@ def create_server(handler: Callable[..., Any], *, config: HttpConfig | None = No
     if interface is Interface.WSGI:
         interface = Interface.NODE  # two arguments, sync: here it can only be Node's face
     if interface is Interface.ASGI:
-        raise UsageError("create_server() takes a handler of one or two arguments: use http.serve() for an ASGI application")
-    return Server(handler, interface, config or HttpConfig(), tls)
+        raise UsageError(
+            "create_server() takes a handler of one or two arguments: use http.serve() for an ASGI application"
+        )
+    if websocket is not None and not is_async(websocket):
+        raise UsageError("create_server(websocket=...) takes an async function of one argument, the WebSocket")
+    return Server(handler, interface, config or HttpConfig(), tls, websocket)
 
 
 async def serve(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
 
     from ._exchange import Exchange
+    from ._websocket_native import WebSocket
 
 log = logging.getLogger("multiloop.http")
 
@@ -81,6 +82,7 @@ class HttpService:
         app: the application or handler.
         interface: how it is called (`_target.detect_interface`).
         listeners: for each listening socket its name, "host:port" or "unix:path"; `adopt` gives the index.
+        websocket: a handler for WebSockets beside one of requests; an ASGI application has its own.
 
     `start()` must succeed before the first `adopt`; `begin_drain`, `drained` and `stop` end it in this order.
     """
@@ -93,9 +95,11 @@ class HttpService:
         *,
         tls: TlsConfig | None = None,
         listeners: tuple[str, ...] = ("",),
+        websocket: Callable[[WebSocket], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self.app = app
         self.interface = interface
+        self.websocket = websocket
         self.config = config or HttpConfig()
         self.loop = asyncio.get_running_loop()
         self.now_s = self.loop.time()
@@ -298,7 +302,9 @@ class HttpService:
 
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """Whether a request to change the protocol is answered with a WebSocket."""
-        if self.interface is not Interface.ASGI or exchange.method != "GET" or exchange.http_version != "1.1":
+        if self.interface is not Interface.ASGI and self.websocket is None:
+            return False
+        if exchange.method != "GET" or exchange.http_version != "1.1":
             return False
         return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in exchange.headers)
 

@@ -102,11 +102,11 @@ def detect_interface(app: Any, wanted: str = "auto", name: str = "the applicatio
     if isinstance(marked, Interface):
         return marked
     count = _required_count(app)
-    is_async = _is_async(app)
-    if count == 3 and (is_async or not inspect.isroutine(app)):
+    is_coroutine = is_async(app)
+    if count == 3 and (is_coroutine or not inspect.isroutine(app)):
         return Interface.ASGI
     if count == 2:
-        return Interface.NODE if is_async else Interface.WSGI
+        return Interface.NODE if is_coroutine else Interface.WSGI
     if count == 1:
         return Interface.HANDLER
     hint = "a factory? use --factory" if count == 0 else "ASGI takes 3 arguments, WSGI 2, a handler 1 or 2"
@@ -122,7 +122,8 @@ def _callee(app: Any) -> Callable[..., Any]:
     return app.__call__  # type: ignore[no-any-return]
 
 
-def _is_async(app: Any) -> bool:
+def is_async(app: Any) -> bool:
+    """Whether calling it gives a coroutine: an async function or method, or an object whose call is one."""
     callee = _callee(app)
     while hasattr(callee, "func"):  # functools.partial
         callee = callee.func

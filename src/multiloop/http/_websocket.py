@@ -49,8 +49,12 @@ def open_session(service: HttpService, connection: Connection, exchange: Exchang
         service.active += 1
         exchange.fail(503, retry_after_s=1)
         return
-    session = AsgiWebSocket(service, connection, exchange, handshake)
-    session.start()
+    if service.websocket is not None:
+        from ._websocket_native import NativeSession
+
+        NativeSession(service, connection, exchange, handshake).start()
+    else:
+        AsgiWebSocket(service, connection, exchange, handshake).start()
 
 
 def _answer(exchange: Exchange, status: int) -> None:
