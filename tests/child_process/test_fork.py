@@ -212,6 +212,35 @@ def test_what_comes_before_the_first_listener_is_kept(script):
     run(main)
 
 
+def test_what_is_sent_before_the_loop_runs_is_taken_as_it_is_then(script):
+    async def main():
+        child = fork(
+            script("""
+            import os, threading
+            from multiloop.child_process import parent
+            from multiloop.errors import NotSendable
+            items = [1]
+            parent.send(items)
+            items.append(2)
+            memory = os.memfd_create("x")
+            os.write(memory, b"early")
+            parent.send("with a descriptor", memory)
+            os.close(memory)
+            try:
+                parent.send(threading.Lock())
+            except NotSendable as error:
+                parent.send(error.path)
+        """)
+        )
+        got = collect(child)
+        assert await child.wait() == (0, None)
+        assert [got[0], got[1][0], got[2]] == [[1], "with a descriptor", "value"]
+        assert os.pread(got[1][1], 100, 0) == b"early"
+        os.close(got[1][1])
+
+    run(main)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_messages_come_before_exit_and_disconnect_comes_once(script, loop):
     async def main():

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -509,6 +510,47 @@ def test_200_children_at_once_all_end():
     soft = len(os.listdir("/proc/self/fd"))
     run(main)
     assert len(os.listdir("/proc/self/fd")) == soft
+
+
+def test_at_the_limit_of_open_files_starting_is_an_error_or_works_and_leaks_nothing():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main():
+        await spawn("true").wait()  # what is opened once is open now
+        outcomes = []
+        for free in range(10):
+            spare = [os.dup(0) for _ in range(free + 1)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare), hard))
+            for descriptor in spare[:-1]:
+                os.close(descriptor)
+            os.close(spare[-1])
+            try:
+                outcomes.append(await spawn("true").wait())
+            except OSError as error:
+                outcomes.append(error.errno)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert set(outcomes) == {errno.EMFILE, (0, None)}
+
+    run(main)
+
+
+def test_an_unknown_user_is_refused_at_the_call():
+    async def main():
+        with pytest.raises(UsageError, match="nobody-like-that"):
+            spawn("true", uid="nobody-like-that")
+
+    run(main)
+
+
+def test_a_loop_that_is_closed_under_its_child_leaves_no_descriptor():
+    async def main():
+        spawn("true")
+
+    before = open_descriptors()
+    asyncio.run(main())
+    gc.collect()
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("loop", LOOPS)

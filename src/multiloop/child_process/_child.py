@@ -75,46 +75,62 @@ class ChildProcess(Handle, Messaging):
 
     # -- starting --------------------------------------------------------------------------------------------------
     def _start(self, arguments: Sequence[str | bytes | os.PathLike[str]], executable: StrPath | None) -> None:
-        options = self._options
-        plan, wants_channel = options.plan_stdio()
+        plan, wants_channel = self._options.plan_stdio()
+        ours: list[int | None] = []
+        ends: list[ChannelEnds] = []
         with contextlib.ExitStack() as childs_ends:  # closed here whether it was started or not
-            theirs, ours = _open_stdio(plan, childs_ends)
-            ends: ChannelEnds | None = None
-            passed = list(options.pass_fds)
-            env = os.environ if options.env is None else options.env
             try:
+                theirs = _open_stdio(plan, ours, childs_ends)
+                child_ends: ChannelEnds | None = None
                 if wants_channel:
-                    ends, child_ends = pair()
+                    our_ends, child_ends = pair()
+                    ends.append(our_ends)
                     childs_ends.callback(child_ends.close)
-                    passed += child_ends.pass_fds()
-                    numbers = ":".join(map(str, (os.getpid(), *child_ends.pass_fds(), options.max_message_size)))
-                    env = {**env, CHANNEL_VARIABLE: numbers}
-                self._process = Process(
-                    arguments,
-                    own_group=options.wants_group(),
-                    executable=executable,
-                    stdin=theirs[0],
-                    stdout=theirs[1],
-                    stderr=theirs[2],
-                    cwd=None if options.cwd is None else os.fspath(options.cwd),
-                    env=env,
-                    user=options.uid,
-                    group=options.gid,
-                    start_new_session=options.detached,
-                    pass_fds=passed,
-                )
+                self._process = self._run(arguments, executable, theirs, child_ends)
             except BaseException as error:
                 for descriptor in ours:
                     if descriptor is not None:
                         os.close(descriptor)
-                if ends is not None:
-                    ends.close()
+                for end in ends:
+                    end.close()
                 if not isinstance(error, OSError):
                     raise
                 self._opened(self._hub)
                 self._hub.loop.call_soon(self._not_started, error)
                 return
-        self._started(ours, ends)
+        self._started(ours, ends[0] if ends else None)
+
+    def _run(
+        self,
+        arguments: Sequence[str | bytes | os.PathLike[str]],
+        executable: StrPath | None,
+        stdio: Sequence[Any],
+        channel: ChannelEnds | None,
+    ) -> Process:
+        options = self._options
+        passed = list(options.pass_fds)
+        env = os.environ if options.env is None else options.env
+        if channel is not None:
+            passed += channel.pass_fds()
+            numbers = (os.getpid(), *channel.pass_fds(), options.max_message_size)
+            env = {**env, CHANNEL_VARIABLE: ":".join(map(str, numbers))}
+        try:
+            return Process(
+                arguments,
+                own_group=options.wants_group(),
+                executable=executable,
+                stdin=stdio[0],
+                stdout=stdio[1],
+                stderr=stdio[2],
+                cwd=None if options.cwd is None else os.fspath(options.cwd),
+                env=env,
+                user=options.uid,
+                group=options.gid,
+                start_new_session=options.detached,
+                pass_fds=passed,
+            )
+        except KeyError as error:
+            raise UsageError(f"uid={options.uid!r}, gid={options.gid!r}: {error.args[0]}") from None
 
     def _started(self, ours: Sequence[int | None], ends: ChannelEnds | None) -> None:
         process, of = self._process, self._hub
@@ -128,9 +144,8 @@ class ChildProcess(Handle, Messaging):
         if ours[2] is not None:
             self.stderr = self._reader(ours[2])
         if ends is not None:
-            self._open_channel(ends, self._options.max_message_size, f"to child {self.pid}")
-            assert self.channel is not None
-            self.channel.unref()  # the child itself is what counts
+            channel = self._open_channel(ends, self._options.max_message_size, f"to child {self.pid}")
+            channel.unref()  # the child itself is what counts
         if self._options.timeout is not None:
             self._timers.append(of.loop.call_later(self._options.timeout, self._when_timed_out))
         of.loop.call_soon(self._spawned)
@@ -284,33 +299,26 @@ class ChildProcess(Handle, Messaging):
 
 
 def _open_stdio(
-    plan: tuple[Stdio, Stdio, Stdio], childs_ends: contextlib.ExitStack
-) -> tuple[list[Any], list[int | None]]:
-    """Return what Popen gets for the child, and our ends of the pipes."""
+    plan: tuple[Stdio, Stdio, Stdio], ours: list[int | None], childs_ends: contextlib.ExitStack
+) -> list[Any]:
+    """Return what Popen gets for the child; adds our ends of the pipes to `ours`, None where there is none."""
     theirs: list[Any] = []
-    ours: list[int | None] = []
-    try:
-        for index, entry in enumerate(plan):
-            ours.append(None)
-            if entry == "ignore":
-                theirs.append(subprocess.DEVNULL)
-            elif entry == "inherit":
-                theirs.append(None)
-            elif entry in ("pipe", "overlapped"):
-                reading, writing = os.pipe()
-                theirs.append(reading if index == 0 else writing)
-                ours[index] = writing if index == 0 else reading
-                childs_ends.callback(os.close, theirs[-1])
-            elif isinstance(entry, int) or hasattr(entry, "fileno"):
-                theirs.append(entry)
-            else:
-                raise UsageError(f"stdio[{index}]={entry!r} is neither a word, nor a descriptor, nor a file")
-    except BaseException:
-        for descriptor in ours:
-            if descriptor is not None:
-                os.close(descriptor)
-        raise
-    return theirs, ours
+    for index, entry in enumerate(plan):
+        ours.append(None)
+        if entry == "ignore":
+            theirs.append(subprocess.DEVNULL)
+        elif entry == "inherit":
+            theirs.append(None)
+        elif entry in ("pipe", "overlapped"):
+            reading, writing = os.pipe()
+            theirs.append(reading if index == 0 else writing)
+            ours[index] = writing if index == 0 else reading
+            childs_ends.callback(os.close, theirs[-1])
+        elif isinstance(entry, int) or hasattr(entry, "fileno"):
+            theirs.append(entry)
+        else:
+            raise UsageError(f"stdio[{index}]={entry!r} is neither a word, nor a descriptor, nor a file")
+    return theirs
 
 
 def command_line(

@@ -16,13 +16,13 @@ from collections.abc import Hashable
 from typing import Any
 
 from .._limits import CHILD_PENDING_MESSAGES
-from .._wire.frames import Frame, dumps, loads
+from .._wire.frames import Frame, dumps, loads, snapshot
 from ..events import EventEmitter
 from ..ipc import Channel, ChannelEnds
 from ..loop import AnyOperation, ErrorFirst, launch
 from ._handles import give, take
 
-_WITH_HANDLE = 1  # the frame's kind: (what the handle is, value), and its descriptor
+WITH_HANDLE = 1  # the frame's kind: (what the handle is, value), and its descriptor
 
 
 class Messaging(EventEmitter):
@@ -33,7 +33,7 @@ class Messaging(EventEmitter):
     _pending: deque[tuple[Any, Any]] | None = None
     _flush_queued: bool = False
 
-    def _open_channel(self, ends: ChannelEnds, max_message_bytes: int, name: str) -> None:
+    def _open_channel(self, ends: ChannelEnds, max_message_bytes: int, name: str) -> Channel:
         self.channel = Channel(
             ends,
             self._plain_arrived,
@@ -42,8 +42,9 @@ class Messaging(EventEmitter):
             max_message_bytes=max_message_bytes,
             name=name,
         )
-        self.channel.handlers[_WITH_HANDLE] = self._handle_arrived
+        self.channel.handlers[WITH_HANDLE] = self._handle_arrived
         self.connected = True
+        return self.channel
 
     # -- sending ---------------------------------------------------------------------------------------------------
     def send(self, message: Any, handle: Any = None, *, keep_open: bool = False) -> bool:
@@ -68,7 +69,7 @@ class Messaging(EventEmitter):
             return channel.send(message)
         with give(handle, keep_open) as (kind, descriptor):
             body, buffers = dumps((kind, message))
-            return channel.send_frame(_WITH_HANDLE, body, [bytes(buffer) for buffer in buffers], [descriptor])
+            return channel.send_frame(WITH_HANDLE, body, [snapshot(buffer) for buffer in buffers], [descriptor])
 
     def drain(self, *, callback: ErrorFirst | None = None) -> AnyOperation[bool]:
         """Wait until there is room to send again. The result: True to go on, False when the channel is closed."""

@@ -15,10 +15,13 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any, Self
 
+from .._wire.frames import MESSAGE, Frame, dumps, snapshot
+from ..errors import FrameTooLarge
 from ..ipc import ChannelEnds
 from ..loop import Handle, Hub, on_new_hub
 from ._child import CHANNEL_VARIABLE
-from ._messaging import Messaging
+from ._handles import give
+from ._messaging import WITH_HANDLE, Messaging
 
 
 class Parent(Messaging):
@@ -31,7 +34,7 @@ class Parent(Messaging):
     def __init__(self, ends: ChannelEnds, max_message_bytes: int) -> None:
         self._ends = ends
         self._max_message_bytes = max_message_bytes
-        self._unsent: deque[tuple[Any, Any, bool]] = deque()
+        self._unsent: deque[Frame] = deque()  # sent before the loop runs; their descriptors are ours
         self._kept: bool | None = None  # what ref() or unref() has decided
         self._disconnect_early = False
         self.connected = True
@@ -45,20 +48,31 @@ class Parent(Messaging):
     def _attach(self, of: Hub) -> None:
         if self.channel is not None:
             return
-        self._open_channel(self._ends, self._max_message_bytes, "to the parent")
+        channel = self._open_channel(self._ends, self._max_message_bytes, "to the parent")
         self._count()
         while self._unsent:
-            message, handle, keep_open = self._unsent.popleft()
-            Messaging.send(self, message, handle, keep_open=keep_open)
+            channel.send_frame(*self._unsent.popleft(), own=True)
         if self._disconnect_early:
             self.disconnect()
 
     def send(self, message: Any, handle: Any = None, *, keep_open: bool = False) -> bool:
         """As `ChildProcess.send`. Before the loop runs it is kept until then."""
-        if self.channel is None and self.connected:
-            self._unsent.append((message, handle, keep_open))
-            return True
-        return super().send(message, handle, keep_open=keep_open)
+        if self.channel is not None or not self.connected:
+            return super().send(message, handle, keep_open=keep_open)
+        if handle is None:
+            self._keep(MESSAGE, message, ())
+        else:
+            with give(handle, keep_open) as (kind, descriptor):
+                self._keep(WITH_HANDLE, (kind, message), (descriptor,))
+        return True
+
+    def _keep(self, kind: int, value: Any, descriptors: tuple[int, ...]) -> None:
+        body, buffers = dumps(value)
+        size_bytes = len(body) + sum(buffer.nbytes for buffer in buffers)
+        if size_bytes > self._max_message_bytes:
+            raise FrameTooLarge(size_bytes, self._max_message_bytes)
+        taken = tuple(os.dup(descriptor) for descriptor in descriptors)
+        self._unsent.append(Frame(kind, body, tuple(snapshot(buffer) for buffer in buffers), taken))
 
     def disconnect(self) -> None:
         """As `ChildProcess.disconnect`."""

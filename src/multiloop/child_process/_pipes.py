@@ -129,6 +129,9 @@ class ReadPipe(EventEmitter):
         self._size_bytes = 0
         self._close()
 
+    def __del__(self) -> None:
+        _close_forgotten(self)
+
     @property
     def readable_ended(self) -> bool:
         """Whether 'end' was emitted: everything was taken."""
@@ -373,6 +376,9 @@ class WritePipe(EventEmitter):
         if not self.closed and not self._watching:
             self._flush()
 
+    def __del__(self) -> None:
+        _close_forgotten(self)
+
     @property
     def writable_finished(self) -> bool:
         """Whether everything that was written before `end()` has left."""
@@ -392,3 +398,10 @@ class WritePipe(EventEmitter):
         os.close(self._descriptor)
         self._wake()
         self._hub.loop.call_soon(self._hub.call, self.emit, "close")
+
+
+def _close_forgotten(pipe: ReadPipe | WritePipe) -> None:
+    """Close the descriptor of a pipe whose loop was closed under it."""
+    if not pipe.closed:
+        pipe.closed = True
+        os.close(pipe._descriptor)

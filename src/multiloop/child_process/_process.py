@@ -95,6 +95,10 @@ class Process:
             os.close(self._pidfd)
             self._pidfd = -1
 
+    def __del__(self) -> None:
+        if getattr(self, "_pidfd", -1) >= 0:  # its loop was closed under it
+            os.close(self._pidfd)
+
     def signal(self, number: int) -> bool:
         """Send a signal; False when it has ended. Raises PermissionError for a child that changed its user."""
         if self.reaped:
@@ -129,4 +133,8 @@ class Process:
 
 
 def _open_pidfd(pid: int) -> int:
-    return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+    """Return a pidfd; -1 where there are none (macOS), and at the limit of open files: then a thread waits."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
