@@ -155,7 +155,7 @@ def test_a_dead_address_costs_only_its_head_start(loop: Any) -> None:
             client = await net.connect(port, "two.example", lookup=lookup, attempt_delay=0.03)
             assert 0.02 < time.monotonic() - began < 2
             assert client.remote_address == ("127.0.0.1", port)
-            assert await client.read() == b"hi"
+            assert await client.read_all() == b"hi"
             for each in filler:
                 each.close()
             await server.close()

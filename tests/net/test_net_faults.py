@@ -48,7 +48,7 @@ async def _serve_once(port: int) -> None:
     async with net.create_server(lambda c: c.end(b"x")) as server:
         await server.listen(0, "localhost")
         async with net.connect(server.address[1]) as client:
-            await client.read()
+            await client.read_all()
 
 
 async def _datagrams(port: int) -> None:

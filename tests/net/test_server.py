@@ -255,7 +255,7 @@ def test_destroy_connections_ends_them_all() -> None:
         server.destroy_connections()
         await server.close()
         for client in clients:
-            assert await client.read() == b""
+            assert await client.read_all() == b""
             await client.wait_closed()
 
     multiloop.run(main)
@@ -301,7 +301,7 @@ def test_over_max_connections_a_connection_is_dropped_and_told_of() -> None:
         first.write(b"a")
         await first.read(1)
         second = await net.connect(port)
-        assert await second.read() == b""
+        assert await second.read_all() == b""
         assert [each["local_address"] for each in dropped] == [("127.0.0.1", port)]
         first.end()
         await first.wait_closed()
@@ -324,7 +324,7 @@ def test_blocked_addresses_are_closed_without_a_word() -> None:
         server.on("drop", seen.append)
         await server.listen(0)
         client = await net.connect(server.address[1])
-        assert await client.read() == b""
+        assert await client.read_all() == b""
         assert seen == []
         await server.close()
 
@@ -364,7 +364,7 @@ def test_an_async_handler_that_fails_loses_only_its_connection() -> None:
         await server.listen(0)
         good, bad = await net.connect(server.address[1]), await net.connect(server.address[1])
         bad.write(b"die")
-        assert await bad.read() == b""
+        assert await bad.read_all() == b""
         good.write(b"live")
         assert await good.read(10) == b"live"
         good.destroy()

@@ -62,7 +62,7 @@ def test_a_socket_is_iterated_to_its_end(loop: Any) -> None:
         async for chunk in peer:
             size += len(chunk)
         assert size == len(BIG)
-        assert await peer.read() == b""
+        assert await peer.read_all() == b""
 
     run_pair(test, loop)
 
@@ -72,7 +72,7 @@ def test_read_takes_at_most_so_many_or_everything() -> None:
         client.write("grüße")
         assert await peer.read(2) == b"gr"
         client.end(b"!")
-        assert await peer.read() == "üße!".encode()
+        assert await peer.read_all() == "üße!".encode()
         with pytest.raises(UsageError, match="size"):
             peer.read(0)
 
@@ -86,7 +86,7 @@ def test_read_with_a_callback() -> None:
         client.write(b"abcdef")
         await until(lambda: seen)
         assert seen == [(None, b"abc")]
-        peer.read(callback=lambda error, data: seen.append((error, data)))
+        peer.read_all(callback=lambda error, data: seen.append((error, data)))
         assert len(seen) == 1, "never inside the call"
         client.end()
         await until(lambda: len(seen) == 2)
@@ -279,7 +279,7 @@ def test_every_kind_of_data_is_sent(data: Any) -> None:
         client.write(data)
         client.write(b"")
         client.end()
-        assert await peer.read() == b"abc"
+        assert await peer.read_all() == b"abc"
 
     if isinstance(data, memoryview) and not data.contiguous:
         data = memoryview(bytes(data))
@@ -319,7 +319,7 @@ def test_our_side_ends_by_itself_after_what_was_written(loop: Any) -> None:
         peer.on("data", lambda data: None)
         peer.on("end", lambda: peer.write(BIG))
         client.end(b"bye")
-        assert await client.read() == BIG
+        assert await client.read_all() == BIG
         await peer.wait_closed()
         await client.wait_closed()
         assert (peer.error, client.error) == (None, None)
@@ -335,7 +335,7 @@ def test_a_reader_who_sees_the_end_may_still_answer() -> None:
 
         serving = asyncio.ensure_future(serve())
         client.end(b"request")
-        assert await client.read() == b"REQUEST"
+        assert await client.read_all() == b"REQUEST"
         await serving
 
     run_pair(test)
@@ -499,7 +499,7 @@ def test_destroy_soon_sends_what_waits() -> None:
     async def test(client: net.Socket, peer: net.Socket) -> None:
         client.write(BIG)
         client.destroy_soon()
-        assert len(await peer.read()) == len(BIG)
+        assert len(await peer.read_all()) == len(BIG)
         await client.wait_closed()
 
     run_pair(test)
@@ -510,7 +510,7 @@ def test_async_with_closes_and_an_exception_destroys() -> None:
         async with client:
             client.write(b"x")
         assert client.closed
-        assert await peer.read() == b"x"
+        assert await peer.read_all() == b"x"
 
         async def fail() -> None:
             async with peer:
@@ -568,7 +568,7 @@ def test_addresses_are_known_on_both_ends_and_after_the_end() -> None:
         assert client.remote_address == peer.local_address
         before = peer.remote_address
         client.destroy()
-        await peer.read()
+        await peer.read_all()
         await peer.wait_closed()
         assert peer.remote_address == before
         assert "closed" in repr(peer)
@@ -580,7 +580,7 @@ def test_a_socket_can_be_piped_into_another() -> None:
     async def test(client: net.Socket, peer: net.Socket) -> None:
         peer.pipe(peer)  # an echo with backpressure
         writing = asyncio.ensure_future(_write_all(client, BIG))
-        got = await client.read()
+        got = await client.read_all()
         await writing
         assert got == BIG
 

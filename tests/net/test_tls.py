@@ -115,7 +115,7 @@ def test_the_end_of_either_side_closes_the_connection_in_order(certificates: Cer
         greeting = net.create_server(lambda c: c.end(b"greeting"), tls=certificates.server())
         await greeting.listen(0)
         client = await net.connect(greeting.address[1], "localhost", tls=certificates.trusting())
-        assert await client.read() == b"greeting"
+        assert await client.read_all() == b"greeting"
         await client.wait_closed()
         await server.close()
         await greeting.close()
@@ -170,11 +170,11 @@ def test_garbage_instead_of_a_handshake_harms_nobody(certificates: Certificates)
             client = await net.connect(server.address[1])
             client.write(garbage)
             client.end()
-            await client.read()
+            await client.read_all()
         for _ in range(3):
             (await net.connect(server.address[1])).reset_and_destroy()
         client = await net.connect(server.address[1], "localhost", tls=certificates.trusting())
-        assert await client.read() == b"fine"
+        assert await client.read_all() == b"fine"
         await until(lambda: server.connections == 0)
         await server.close()
 
@@ -188,10 +188,10 @@ def test_clients_can_be_asked_for_a_certificate(certificates: Certificates) -> N
         await server.listen(0)
         with_cert = certificates.trusting(cert=certificates.client)
         client = await net.connect(server.address[1], "localhost", tls=with_cert)
-        assert await client.read() == b"in"
+        assert await client.read_all() == b"in"
         stranger = await net.connect(server.address[1], "localhost", tls=certificates.trusting())
         try:
-            assert await stranger.read() == b""
+            assert await stranger.read_all() == b""
         except OSError:
             pass  # TLS 1.3 lets the client in until the server's alert arrives
         stranger.destroy()

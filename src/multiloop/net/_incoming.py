@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._protocol import Protocol
 
 EVERYTHING = -1  # a read of this many bytes goes on to the end
+CHUNK = 1 << 62  # one of this many ends with the next chunk, as large as it came
 
 
 def _drop(data: bytes) -> None:

@@ -18,12 +18,11 @@ from ..errors import UsageError
 from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, hub
 from ._connection import Connection, apply_keep_alive
 from ._idle import IdleTimer, checked_timeout
+from ._incoming import CHUNK, EVERYTHING
 from ._outgoing import Data
 
 if TYPE_CHECKING:
     from ._connect import ConnectKeywords
-
-_CHUNK = 1 << 62  # as large as it came
 
 
 class Socket(Connection):
@@ -32,7 +31,7 @@ class Socket(Connection):
     Events: 'connect' · 'data' (bytes) · 'end' (the peer sends no more) · 'drain' (write again) · 'finish' (all that was
     written before `end()` has left) · 'timeout' (idle; see `set_timeout`) · 'error' (exception) · 'close' (had_error).
 
-    Read with a 'data' listener, with `async for chunk in socket`, or with `await socket.read()`; not with two of them.
+    Read with a 'data' listener, `async for chunk in socket`, or `await socket.read()`; not with two of them.
     An error of the connection (a reset, a broken pipe) is emitted if anybody listens, raised in who waits in `read()` or
     `drain()`, and kept in `error`. Unlike in Node nobody has to listen: a peer's reset never ends the program.
 
@@ -150,22 +149,35 @@ class Socket(Connection):
     def read(
         self, size: int = -1, *, callback: ErrorFirst | None = None
     ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
-        """Read: with `size`, at least one and at most that many bytes; without, everything until the peer's end.
+        """Wait for the next chunk, as it came, or at most `size` bytes of it; b"" is the end.
 
-        b"" is the end. A read that is cancelled loses nothing. Reading everything keeps everything: mind the memory.
-        Raises what ended the connection (an OSError), or ClosedError when it was closed here.
+        A read that is cancelled loses nothing. Raises what ended the connection (an OSError), or ClosedError when it was
+        closed here.
         """
         if size == 0 or size < -1:
-            raise UsageError(f"read({size}): a size above 0, or -1 for everything until the end")
+            raise UsageError(f"read({size}): a size above 0, or -1 for the next chunk")
+        return self._read(CHUNK if size == -1 else size, callback)
+
+    @overload
+    def read_all(self) -> Coroutine[Any, Any, bytes]: ...
+    @overload
+    def read_all(self, *, callback: ErrorFirst) -> CallbackOperation[bytes]: ...
+    def read_all(self, *, callback: ErrorFirst | None = None) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
+        """Wait for everything until the peer's end. All of it is kept in memory: for peers that are trusted to end."""
+        return self._read(EVERYTHING, callback)
+
+    def _read(
+        self, size_bytes: int, callback: ErrorFirst | None
+    ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         if callback is not None:
-            return self._incoming.read_with(callback, size)
-        return self._incoming.read(size)
+            return self._incoming.read_with(callback, size_bytes)
+        return self._incoming.read(size_bytes)
 
     def __aiter__(self) -> Socket:
         return self
 
     async def __anext__(self) -> bytes:
-        data = await self._incoming.read(_CHUNK)
+        data = await self._incoming.read(CHUNK)
         if not data:
             raise StopAsyncIteration
         return data
