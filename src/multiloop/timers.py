@@ -2,7 +2,7 @@
 
 What lives here: Node's timers on asyncio's clock, counted. What must not: the tick queue itself (`loop._hub`).
 
-Promises that hold (each pinned by a test; the numbers are rows of the Node table in docs/reference/timers.md)
+Promises that hold, each pinned by a test
 * T1 a timer never fires early, and timers of the same duration fire in the order they were set. Delays are seconds; one
   below 1 ms, not finite or over 2^31-1 ms counts as 1 ms, as in Node.
 * T2 an interval's next due time is the start of its callback plus the period; a callback that raises does not stop it.
