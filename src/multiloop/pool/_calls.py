@@ -1,0 +1,213 @@
+"""Calls as a worker takes them: functions by number, arguments as themselves or as pickles.
+
+What lives here: `Function` (what the pool knows of one) and `Calls`, which turns a call into what is sent, on the thread
+of the caller, so that what cannot be pickled raises there. What must not: sockets, tasks.
+
+A function at the top level of a module is pickled once and named by a number from then on. Everything else that can be
+called (methods, partials, and with cloudpickle lambdas and closures) travels with each call, as it is then.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import inspect
+import itertools
+import pickle
+import types
+from typing import Any
+
+from ..errors import NotSendable, UsageError
+from ._assign import UNKNOWN_NS
+from ._buffers import Sizes, pack, write_out
+from ._context import Carrier
+from ._main_module import describe_main
+from ._protocol import HAS_BUFFERS, IS_FULL, IS_PLAIN, IS_STREAM, PLAIN_TYPES
+
+_MAX_FUNCTIONS = 4096
+
+Made = tuple["Function", int, Any, tuple[int, Sizes] | None]
+
+
+class Function:
+    """What the pool knows of one function. `number` 0: it travels with each call."""
+
+    __slots__ = ("estimate_ns", "is_generator", "name", "number", "pickled")
+
+    def __init__(self, target: Any, number: int, pickled: bytes | None) -> None:
+        self.number = number
+        self.pickled = pickled
+        self.estimate_ns = UNKNOWN_NS  # the mean of about the last eight runs
+        self.name = _name_of(target)
+        self.is_generator = inspect.isgeneratorfunction(_innermost(target))
+
+
+class Calls:
+    """Makes calls for the workers of one pool. Used from any thread."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._functions: dict[Any, Function] = {}
+        self._numbers = itertools.count(1)
+
+    def make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_stream: bool = False) -> Made:
+        """Return the function, the flags, the call and its large buffers (a memfd that the task owns, and sizes).
+
+        Raises:
+            NotSendable: the function or an argument cannot be pickled; names the path to it.
+            UsageError: the function is asynchronous, or a generator function outside of `stream`.
+        """
+        try:
+            function = self._functions.get(target)
+        except TypeError:  # a callable that cannot be hashed
+            function = None
+        if function is None:
+            function = self._learn(target)
+        flags = IS_STREAM if is_stream else 0
+        if function.is_generator and not is_stream:
+            raise UsageError(f"{function.name} is a generator function: iterate pool.stream(...)")
+        carried = self._carrier.take()
+        value: Any = args
+        if kwargs or carried is not None or not function.number:
+            flags |= IS_FULL
+            value = (args, kwargs, None if function.number else _sendable(target, function.name), carried)
+        else:
+            for argument in args:
+                if type(argument) not in PLAIN_TYPES:
+                    break
+            else:
+                return function, flags | IS_PLAIN, args, None
+        body, buffers = _pack(value, is_full=bool(flags & IS_FULL))
+        if not buffers:
+            return function, flags, body, None
+        try:
+            return function, flags | HAS_BUFFERS, body, write_out(buffers)
+        except OSError:  # no descriptor left: the long way
+            return function, flags, pickle.dumps(value, 5), None
+
+    def _learn(self, target: Any) -> Function:
+        """Return the entry of a function that is seen for the first time, or that travels with each call."""
+        pickled = self._definition(target)
+        key = target
+        if pickled is None:
+            # By what it runs: a lambda or a bound method is a new object each time.
+            inner = _innermost(target)
+            key = getattr(inner, "__code__", None) or ("type", type(inner))
+            known = self._functions.get(key)
+            if known is not None:
+                return known
+        if len(self._functions) >= _MAX_FUNCTIONS:
+            self._functions.clear()
+        _check_callable(target)
+        function = Function(target, next(self._numbers) if pickled is not None else 0, pickled)
+        self._functions[key] = function
+        return function
+
+    def _definition(self, target: Any) -> bytes | None:
+        """Return the pickle that names a function, None where it has to travel with each call."""
+        wrapped = getattr(target, "_multiloop_offloaded", None)
+        try:
+            if wrapped is not None:
+                return _pickle.dumps(wrapped, 5)
+            return _pickle.dumps(target, 5) if _is_importable(target) else None
+        except Exception:
+            return None  # not what its module has under that name
+
+
+def _check_callable(target: Any) -> None:
+    if not callable(target):
+        raise UsageError(f"a pool runs functions, not {type(target).__name__}: pass the function and its arguments")
+    inner = _innermost(target)
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise UsageError(
+            f"{_name_of(target)} is asynchronous: tasks of a pool are plain functions; await it on the loop instead"
+        )
+
+
+def _innermost(target: Any) -> Any:
+    while True:
+        inner = getattr(target, "__func__", None) or getattr(target, "func", None)
+        if not callable(inner) or inner is target:
+            return target
+        target = inner
+
+
+def _name_of(target: Any) -> str:
+    inner = _innermost(target)
+    name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    module = getattr(inner, "__module__", None)
+    return f"{module}.{name}" if module and module != "builtins" else str(name)
+
+
+def _is_importable(target: Any) -> bool:
+    """Whether a pickle of this names something that a worker finds and that never changes."""
+    if isinstance(target, types.FunctionType | type):
+        return target.__module__ != "__main__" or describe_main() is not None
+    if isinstance(target, types.BuiltinFunctionType):
+        return isinstance(target.__self__, types.ModuleType) or target.__self__ is None
+    return False
+
+
+class _ByValue:
+    """Something that cloudpickle has pickled, inside an ordinary pickle."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+
+    def __reduce__(self) -> Any:
+        return _pickle.loads, (self._pickled,)
+
+
+def _sendable(target: Any, name: str) -> Any:
+    """Return what stands for a callable in the pickle of its call."""
+    if describe_main() is not None or getattr(_innermost(target), "__module__", None) != "__main__":
+        try:
+            _pickle.dumps(target, 5)
+        except Exception as error:
+            reason: Exception = error
+        else:
+            return target
+    else:
+        reason = pickle.PicklingError("it is defined in the interactive interpreter, a notebook or -c")
+    cloudpickle = _cloudpickle()
+    if cloudpickle is None:
+        raise NotSendable(
+            f"the function {name}",
+            target,
+            pickle.PicklingError(
+                f"{reason}: define it at the top level of a module, or install multiloop[cloudpickle]"
+            ),
+        ) from reason
+    return _ByValue(cloudpickle.dumps(target, 5))
+
+
+def _pack(value: Any, is_full: bool) -> tuple[bytes, list[memoryview]]:
+    if describe_main() is None and (cloudpickle := _cloudpickle()) is not None:
+        # Interactive: an ordinary pickle would name classes that no worker can import.
+        return cloudpickle.dumps(value, 5), []
+    try:
+        return pack(value)
+    except NotSendable as error:
+        cloudpickle = _cloudpickle()
+        if cloudpickle is not None:
+            try:
+                return cloudpickle.dumps(value, 5), []
+            except Exception:
+                pass  # the error of the ordinary pickle says more
+        path = error.path.removeprefix("value")
+        if is_full:
+            for place, name in (("[0]", "args"), ("[1]", "kwargs"), ("[2]", "function"), ("[3]", "context")):
+                if path.startswith(place):
+                    path = name + path.removeprefix(place)
+                    break
+        else:
+            path = "args" + path
+        cause = error.__cause__ or error
+        raise NotSendable(path, error.part, cause) from cause
+
+
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle
+    except ImportError:
+        return None
+    return cloudpickle

@@ -1,0 +1,52 @@
+"""The page of words that a worker shares with its pool.
+
+What lives here: making and mapping it. What must not: what the words mean (`_protocol`), imports that a worker's start
+would feel.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from ._protocol import PAGE_BYTES
+
+Words = memoryview  # of 64-bit words; `words[i] = n` is one aligned store
+
+
+class Page:
+    """Shared memory of one worker. `words` is the view; `close` unmaps it."""
+
+    __slots__ = ("_map", "words")
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the page behind a descriptor, which stays the caller's."""
+        self._map = mmap.mmap(descriptor, PAGE_BYTES)
+        self.words: Words = memoryview(self._map).cast("Q")
+
+    def close(self) -> None:
+        """Unmap; safe to call twice."""
+        self.words.release()
+        self._map.close()
+
+
+def make_page() -> tuple[Page, int]:
+    """Make a page; returns it and a descriptor for the worker, which the caller closes. Nothing has a name on disk."""
+    descriptor = shared_file("multiloop-pool-page")
+    try:
+        os.ftruncate(descriptor, PAGE_BYTES)
+        return Page(descriptor), descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def shared_file(name: str) -> int:
+    """Return a descriptor of memory without a name in any file system, so that nothing can be left behind."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix=name)  # 0600, gone from the folder before anybody could open it
+    os.unlink(path)
+    return descriptor

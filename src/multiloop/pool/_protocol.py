@@ -1,0 +1,72 @@
+"""What the pool and its workers say to each other: kinds of frames, their heads, flags, and the words of the page.
+
+What lives here: declarations that both ends read. What must not: sockets, imports beyond struct (a worker loads this
+before anything else).
+
+    pool → worker    kind u8 · length u64 · body
+    worker → pool    kind u8 · length u64 · task u64 · began u64 · ended u64 · body      (monotonic nanoseconds)
+
+Rules
+* Tasks of one worker are numbered 1, 2, 3 … in the order in which they are sent, and begun in that order.
+* A worker writes the whole result of a task before it begins the next one. So when a worker is gone, the results that
+  can still be read and the word `STARTED` tell exactly which task it was running; the ones behind it never began.
+* The page holds words of 64 bits, each written by one side only. Before a task begins the worker writes `STARTED`, then
+  looks at the revoked range; the pool writes the range, waits until that is seen everywhere, then looks at `STARTED`.
+  So a revoked task that is not `STARTED` will never begin. A worker that skips a task says so with `SKIPPED`.
+* A descriptor (a memfd with large buffers) travels with the first byte of its own `SHARED` frame and belongs to the
+  task that comes next in that direction and says that it has one.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TO_WORKER = struct.Struct("<BQ")
+FROM_WORKER = struct.Struct("<BQQQQ")
+
+# --- pool → worker ------------------------------------------------------------------------------------------------
+BOOT = 1  # pickled dict: what the worker needs before its first task
+TASKS = (
+    2  # marshal: (definitions, tasks); a definition is (function id, pickle), a task (number, function, flags, call)
+)
+CREDIT = 3  # marshal: (task, items): a stream may send that many more; 0 only wakes it
+EXIT = 4  # run the finalizer and leave
+SHARED_CALL = 5  # marshal: sizes; the buffers of the next task that has HAS_BUFFERS
+
+# --- worker → pool ------------------------------------------------------------------------------------------------
+READY = 1  # the initializer has run
+BROKEN = 2  # the initializer failed, body as FAILED: no task can run here
+PLAIN = 3  # a result: marshal of a plain value
+VALUE = 4  # a result: pickle
+FAILED = 5  # marshal: a packed exception (_failures)
+SKIPPED = 6  # a revoked task, not begun
+ITEM = 7  # one item of a stream: pickle
+REPORT = 8  # a progress message: pickle
+SHARED = 9  # marshal: sizes; the buffers of the next VALUE, ITEM or REPORT that has them
+VALUE_SHARED = 10  # VALUE with the buffers of the SHARED frame before it
+ITEM_SHARED = 11
+REPORT_SHARED = 12
+WITH_BUFFERS = {VALUE: VALUE_SHARED, ITEM: ITEM_SHARED, REPORT: REPORT_SHARED}
+
+# --- flags of a task ----------------------------------------------------------------------------------------------
+IS_PLAIN = 1  # the call is the arguments themselves, not a pickle of them
+IS_FULL = 2  # the call is a pickle of (args, kwargs, function or None, context or None)
+IS_STREAM = 4  # the function gives an iterator; its items are sent
+HAS_BUFFERS = 8  # the buffers of the pickle came in a SHARED_CALL frame
+
+# What crosses as itself: immutable, and marshal gives back exactly what it took.
+PLAIN_TYPES = frozenset({int, str, float, bool, type(None)})
+
+# --- words of the page --------------------------------------------------------------------------------------------
+PAGE_BYTES = 4096
+SENT = 0  # pool: how many bytes it has written to the socket; a worker that is awake looks here first
+STARTED = 1  # worker: the task that it began last
+STARTED_NS = 2  # worker: when
+FINISHED = 3  # worker: the task whose result it has written last
+REVOKED_FROM = 4  # pool: tasks from this number …
+REVOKED_TO = 5  # … to before this one must not begin
+COOPERATIVE = 6  # worker: the task that promised to stop when it is asked
+GRACE_MS = 7  # worker: and how long that may take
+STOP_ASKED = 8  # pool: the task that is asked to stop
+
+STREAM_WINDOW = 16  # items of a stream on their way before the worker waits for the consumer

@@ -1,0 +1,112 @@
+"""How a worker process comes to life: before its first task, and after its last.
+
+What lives here: `main`, which the command line of a worker calls, and `prepare`/`finish`, which every kind of worker
+runs round its loop. What must not: tasks (`_worker_main`); imports that a start would feel.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import _signal  # type: ignore[import-not-found]
+import _socket
+import fcntl
+import os
+import sys
+from _thread import start_new_thread
+from collections.abc import Callable
+from typing import Any
+
+from . import _protocol as protocol
+from ._failures import pack_error
+from ._inside import here
+from ._main_module import install
+from ._page import Page
+from ._worker_main import PoolGone, Worker
+
+
+def main() -> None:
+    """Be a worker process. The arguments are the descriptors of the socket, the page and the lifeline."""
+    socket_descriptor, page_descriptor, lifeline = map(int, sys.argv[1:4])
+    _die_with_parent(lifeline)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool decides
+    os.set_inheritable(socket_descriptor, False)
+    page = Page(page_descriptor)
+    os.close(page_descriptor)
+    worker = here.worker = Worker(_socket.socket(fileno=socket_descriptor), page.words, may_spin=os.cpu_count() != 1)
+    try:
+        options = worker.boot_options()
+        if prepare(worker, options, _become):
+            worker.serve()
+            finish(options)
+    except PoolGone:
+        pass
+    finally:
+        worker.close()
+
+
+def prepare(worker: Worker, options: dict[str, Any], become: Callable[[dict[str, Any]], None]) -> bool:
+    """Run `become` and the initializer and say READY; False when one of them failed, which the pool is told."""
+    try:
+        become(options)
+        worker.context_names = options["context"]
+        if options["initializer"] is not None:
+            initializer, args = _pickle.loads(options["initializer"])
+            initializer(*args)
+    except BaseException as error:
+        worker.announce(protocol.BROKEN, pack_error(error))
+        return False
+    worker.announce(protocol.READY)
+    return True
+
+
+def finish(options: dict[str, Any]) -> None:
+    """Run the finalizer."""
+    if options["finalizer"] is not None:
+        _pickle.loads(options["finalizer"])()
+
+
+def _become(options: dict[str, Any]) -> None:
+    """Take on what belongs to the whole process: paths, arguments, priority, cores."""
+    sys.path[:] = options["path"]
+    sys.argv[:] = options["argv"]
+    install(options["main"])
+    if options["nice"] is not None:
+        os.nice(options["nice"])
+    if options["cores"] is not None:
+        os.sched_setaffinity(0, options["cores"])
+    if options["traces_crashes"]:
+        import faulthandler
+
+        faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)  # what a task printed is not lost when it is killed
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Have the kernel kill this process when the pool's process is gone, however it went and whatever runs here.
+
+    `lifeline` is the reading end of a pipe into which nobody ever writes. On Linux its end-of-file is made a SIGKILL,
+    which C code that never comes back to Python does not delay. (PR_SET_PDEATHSIG would do that too, but it fires when
+    the *thread* that started us ends, and needs ctypes, which costs a worker half of its start.)
+    """
+    if not hasattr(fcntl, "F_SETSIG"):
+        start_new_thread(_watch_parent, (lifeline,))
+        return
+    # Opened anew: owner and signal belong to the open file, which all workers would share.
+    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.close(lifeline)
+    fcntl.fcntl(own, fcntl.F_SETSIG, _signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        is_gone = os.read(own, 1) == b""
+    except BlockingIOError:
+        is_gone = False
+    if is_gone:  # before we could ask for the signal
+        os._exit(1)
+
+
+def _watch_parent(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(1)

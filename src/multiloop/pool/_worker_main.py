@@ -1,0 +1,338 @@
+"""A worker: reads tasks from its socket, runs them one after the other, writes each result before it begins the next.
+
+What lives here: `Worker` (the same in a process, an interpreter or a thread) and its loop. What must not: how the
+worker came to life (`_worker_boot`), what users call from a task (`_inside`), any import that its start would feel.
+
+Waiting: a worker that got its last task quickly after the one before looks at the shared word for at most 100 µs before
+it sleeps, because waking a sleeping core takes longer than a tiny task. One that waited long sleeps at once.
+It does not yield its core meanwhile: where others want it, that costs it its turn, which is milliseconds.
+"""
+
+from __future__ import annotations
+
+import _pickle
+import _socket
+import os
+import struct
+import sys
+import time
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable
+from marshal import dumps as marshal_dumps
+from marshal import loads as marshal_loads
+from typing import Any
+
+from . import _protocol as protocol
+from ._buffers import Sizes, pack, unpack, write_out
+from ._failures import pack_error
+from ._protocol import FINISHED, REVOKED_FROM, REVOKED_TO, SENT, STARTED, STARTED_NS
+
+_SPIN_NS = 100_000  # awake at most this long after a task
+_SPIN_AGAIN_NS = 200_000  # a wait shorter than this makes the next one begin awake
+_READ_BYTES = 128 * 1024
+_JOIN_BYTES = 64 * 1024  # up to this size copying a result behind its head is cheaper than a second write
+
+_Task = tuple[int, int, int, Any]  # number, function, flags, call
+_head = protocol.FROM_WORKER.pack
+_now = time.monotonic_ns
+
+
+class PoolGone(Exception):
+    """The pool closed its end of the socket."""
+
+
+class Worker:
+    """One worker's state and loop."""
+
+    def __init__(self, socket: _socket.socket, words: memoryview, *, may_spin: bool) -> None:
+        self.words = words
+        self._is_spinner = may_spin
+        self._socket = socket
+        self._tasks: deque[_Task] = deque()
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._call_buffers: deque[tuple[int, Sizes]] = deque()
+        self._descriptors: deque[int] = deque()
+        self._credits: dict[int, int] = {}
+        self._boot: Any = None
+        self._leave = False
+        self._write_lock = allocate_lock()  # user threads may report while a result is written
+        self._buffer = bytearray(_READ_BYTES)
+        self._filled = 0
+        self._received = 0  # bytes
+        self._may_spin = False
+        self.context_names: tuple[str, ...] = ()  # of the variables that the pool carries; set by the boot
+        self._context: Any = None
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+    def boot_options(self) -> Any:
+        """Wait for the BOOT frame and return its dictionary. Raises PoolGone."""
+        while self._boot is None:
+            self._read()
+        return self._boot
+
+    def serve(self) -> None:
+        """Run tasks until the pool says EXIT or is gone."""
+        words = self.words
+        tasks = self._tasks
+        functions = self._functions
+        while not self._leave:
+            while tasks:
+                number, function, flags, call = tasks.popleft()
+                began = _now()
+                words[STARTED_NS] = began
+                words[STARTED] = number
+                if words[REVOKED_FROM] <= number < words[REVOKED_TO]:
+                    self._skip(number, flags)
+                    continue
+                try:
+                    if flags == protocol.IS_PLAIN:
+                        value = functions[function](*call)
+                    elif flags == 0:
+                        value = functions[function](*_pickle.loads(call))
+                    else:
+                        value = self._run_other(number, function, flags, call)
+                    if type(value) in protocol.PLAIN_TYPES:
+                        kind, body, shared = protocol.PLAIN, marshal_dumps(value, 2), None
+                    else:
+                        kind, (body, shared) = protocol.VALUE, _pack(value, "the result")
+                except BaseException as error:
+                    kind, body, shared = protocol.FAILED, pack_error(error), None
+                self._write(kind, body, shared, number, began, _now())
+                words[FINISHED] = number
+                del body, shared
+                value = call = None  # nothing of a task stays alive while the worker waits
+            try:
+                self._wait()
+            except PoolGone:
+                return
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
+
+    def _wait(self) -> None:
+        """Read more, after a short look whether more is on its way."""
+        idle_since = _now()
+        if self._may_spin:
+            words, received = self.words, self._received
+            until = idle_since + _SPIN_NS
+            while words[SENT] <= received:
+                for _ in range(16):
+                    if words[SENT] > received:
+                        break
+                else:
+                    if _now() > until:
+                        break
+        self._read()
+        self._may_spin = self._is_spinner and _now() - idle_since < _SPIN_AGAIN_NS
+
+    # -- kinds of tasks --------------------------------------------------------------------------------------------
+    def _run_other(self, number: int, function: int, flags: int, call: Any) -> Any:
+        """Run a task that has buffers, keyword arguments, a context, a callable of its own, or gives a stream."""
+        if flags & protocol.HAS_BUFFERS:
+            descriptor, sizes = self._call_buffers.popleft()
+            if descriptor < 0:
+                raise OSError(24, "this worker has too many open files to receive the task's large arguments")
+            loaded = unpack(call, descriptor, sizes)
+        else:
+            loaded = call if flags & protocol.IS_PLAIN else _pickle.loads(call)
+        context = None
+        if flags & protocol.IS_FULL:
+            args, kwargs, target, context = loaded
+            if target is None:
+                target = self._functions[function]
+        else:
+            args, kwargs, target = loaded, {}, self._functions[function]
+        del loaded
+        if context is None:
+            return self._call(number, flags, target, args, kwargs)
+        if self._context is None:
+            from ._context import WorkerContext
+
+            self._context = WorkerContext(self.context_names)
+        return self._context.run(context, self._call, number, flags, target, args, kwargs)
+
+    def _call(
+        self, number: int, flags: int, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        value = target(*args, **kwargs)
+        if flags & protocol.IS_STREAM:
+            return self._stream(number, value)
+        if hasattr(value, "__await__"):
+            if hasattr(value, "close"):
+                value.close()
+            raise TypeError(
+                f"{getattr(target, '__qualname__', target)} is asynchronous: tasks of a pool are plain functions "
+                "(call asyncio.run() inside of one)"
+            )
+        return value
+
+    def _stream(self, number: int, items: Any) -> None:
+        """Send the items of an iterator, at most STREAM_WINDOW ahead of the consumer."""
+        words = self.words
+        words[protocol.GRACE_MS] = 1000
+        words[protocol.COOPERATIVE] = number  # it stops by itself between two items
+        self._credits[number] = protocol.STREAM_WINDOW
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if words[protocol.STOP_ASKED] == number:
+                    break
+                body, shared = _pack(item, "an item of the stream")
+                self._write(protocol.ITEM, body, shared, number)
+                del item, body
+                self._credits[number] -= 1
+                while self._credits[number] <= 0 and words[protocol.STOP_ASKED] != number:
+                    self._read()
+        finally:
+            del self._credits[number]
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    def _skip(self, number: int, flags: int) -> None:
+        if flags & protocol.HAS_BUFFERS:
+            descriptor, _ = self._call_buffers.popleft()
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._write(protocol.SKIPPED, b"", None, number)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+    def report(self, value: Any) -> None:
+        """Send a progress message of the running task."""
+        body, shared = _pack(value, "the report")
+        self._write(protocol.REPORT, body, shared, self.words[STARTED])
+
+    def announce(self, kind: int, body: bytes = b"") -> None:
+        """Send READY or BROKEN."""
+        self._write(kind, body, None, 0)
+
+    def _write(
+        self, kind: int, body: bytes, shared: tuple[int, Sizes] | None, number: int, began: int = 0, ended: int = 0
+    ) -> None:
+        try:
+            with self._write_lock:
+                if shared is not None:
+                    kind = protocol.WITH_BUFFERS[kind]
+                    self._write_shared(*shared)
+                head = _head(kind, len(body), number, began, ended)
+                if len(body) < _JOIN_BYTES:
+                    self._socket.sendall(head + body)
+                else:
+                    self._socket.sendall(head)
+                    self._socket.sendall(body)
+        except OSError:  # the pool is gone
+            self._leave = True
+            self._tasks.clear()
+        finally:
+            if shared is not None:
+                os.close(shared[0])
+
+    def _write_shared(self, descriptor: int, sizes: Sizes) -> None:
+        announced = marshal_dumps(sizes)
+        frame = _head(protocol.SHARED, len(announced), 0, 0, 0) + announced
+        sent = self._socket.sendmsg([frame], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))])
+        self._socket.sendall(frame[sent:])
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+    def _read(self) -> None:
+        """Wait for bytes and take the frames that are complete. Raises PoolGone at the end."""
+        view = memoryview(self._buffer)
+        try:
+            count, ancillary, flags, _ = self._socket.recvmsg_into([view[self._filled :]], 64)
+        except OSError:
+            count, ancillary, flags = 0, [], 0
+        if not count:
+            self._leave = True
+            raise PoolGone
+        if ancillary or flags & _socket.MSG_CTRUNC:
+            self._take_descriptors(ancillary)
+        self._received += count
+        self._filled += count
+        self._take_frames(view)
+
+    def _take_descriptors(self, ancillary: Any) -> None:
+        # One descriptor for each frame that announces one; none here means that our table of open files is full.
+        found = [struct.unpack_from("i", data)[0] for _, _, data in ancillary if len(data) >= 4]
+        for descriptor in found:
+            os.set_inheritable(descriptor, False)
+        self._descriptors.extend(found or (-1,))
+
+    def _take_frames(self, view: memoryview) -> None:
+        position, filled = 0, self._filled
+        head = protocol.TO_WORKER
+        while filled - position >= head.size:
+            kind, size = head.unpack_from(view, position)
+            start = position + head.size
+            if start + size > filled:
+                if head.size + size > len(self._buffer):
+                    self._read_large(kind, size, view[start:filled])
+                    position = filled
+                break
+            self._take(kind, view[start : start + size])
+            position = start + size
+        rest = filled - position
+        if rest and position:
+            view[:rest] = bytes(view[position:filled])
+        self._filled = rest
+
+    def _read_large(self, kind: int, size: int, beginning: memoryview) -> None:
+        """Read the rest of a frame that is larger than the buffer into memory of its own."""
+        body = bytearray(size)
+        view = memoryview(body)
+        view[: len(beginning)] = beginning
+        at = len(beginning)
+        while at < size:
+            count = self._socket.recv_into(view[at:])
+            if not count:
+                self._leave = True
+                raise PoolGone
+            at += count
+            self._received += count
+        self._take(kind, view)
+
+    def _take(self, kind: int, body: memoryview) -> None:
+        if kind == protocol.TASKS:
+            definitions, tasks = marshal_loads(body)
+            for number, definition in definitions:
+                self._functions[number] = _define(definition)
+            self._tasks.extend(tasks)
+        elif kind == protocol.CREDIT:
+            number, items = marshal_loads(body)
+            if number in self._credits:
+                self._credits[number] += items
+        elif kind == protocol.SHARED_CALL:
+            self._call_buffers.append((self._descriptors.popleft(), marshal_loads(body)))
+        elif kind == protocol.EXIT:
+            self._leave = True
+        elif kind == protocol.BOOT:
+            self._boot = _pickle.loads(body)
+
+
+def _pack(value: Any, what: str) -> tuple[bytes, tuple[int, Sizes] | None]:
+    try:
+        body, buffers = pack(value)
+    except Exception as error:
+        cloudpickle = sys.modules.get("cloudpickle")
+        if cloudpickle is not None:  # the call came by it, so the result may have to go by it
+            try:
+                return cloudpickle.dumps(value, 5), None
+            except Exception:
+                pass  # the error of the ordinary pickle says more
+        raise _pickle.PicklingError(f"{what} cannot be sent back: {error}") from error.__cause__
+    return body, write_out(buffers) if buffers else None
+
+
+def _define(definition: bytes) -> Callable[..., Any]:
+    """Load a function; one that cannot be loaded fails each of its tasks."""
+    try:
+        function: Callable[..., Any] = _pickle.loads(definition)
+    except BaseException as failure:
+        error, trace = failure, failure.__traceback__
+
+        def undefined(*args: Any, **kwargs: Any) -> Any:
+            raise error.with_traceback(trace)
+
+        return undefined
+    return function
