@@ -315,6 +315,37 @@ def test_workers_0_takes_an_inherited_descriptor(folder: Path) -> None:
     assert process.wait(10) == 0
 
 
+ACTIVATION = """
+import os, socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+os.dup2(server.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web")
+os.execv(sys.executable, [sys.executable, "-m", "multiloop", "serve", "main:app", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_sockets_of_a_service_manager_are_served(folder: Path, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (folder / "main.py").write_text(ASGI.replace("GREETING", "LISTEN_FDS"))
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ACTIVATION, str(port), "--workers", workers],
+            cwd=folder,
+            env=environment(MULTILOOP_CONTROL=""),
+            stderr=log,
+        )
+    try:
+        wait_until(lambda: "serving" in (folder / "log").read_text() or process.poll() is not None)
+        assert f"http://127.0.0.1:{port} (web)" in (folder / "log").read_text()
+        assert get(f"http://127.0.0.1:{port}/").endswith("None")  # the application does not see the variables
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
 # --- a cluster ----------------------------------------------------------------------------------------------------
 def test_a_server_is_asked_reloaded_scaled_and_stopped(folder: Path) -> None:
     control = str(folder / "control.sock")
