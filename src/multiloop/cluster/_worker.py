@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import _limits as limits
-from .. import logs
+from .. import health, logs
 from .._wire import messages as wire
 from ..ipc import Channel, ChannelEnds
 from ..ipc._handoff import HandoffSocket
@@ -187,6 +187,7 @@ class Worker:
         self._service = service
         self._intake = Intake(self._loop, self._handoff, service, start.families)
         self._is_ready = True
+        health.watch()
         gc.collect()
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
