@@ -32,6 +32,15 @@ FIFO_LOOK_S = 0.01  # how often a FIFO without a reader is tried again by who wr
 LINE_CHUNK_BYTES = 64 * 1024  # read at a time by what gives lines.
 DIR_BATCH = 32  # entries that opendir() reads at a time; Node's bufferSize.
 
+# --- the HTTP client ------------------------------------------------------------------------------------------------
+AGENT_MAX_SOCKETS_TOTAL = 100  # connections of one agent at a time, further requests queue; aiohttp and httpx 100.
+AGENT_MAX_SOCKETS_PER_HOST = 0  # 0: no limit but the total one; Node's maxSockets is infinite, too.
+AGENT_KEEP_ALIVE_S = 15.0  # an idle kept connection; aiohttp 15 s, undici 4 s.
+AGENT_CONNECT_TIMEOUT_S = 10.0  # for the name, and again for TCP with TLS; undici 10 s.
+AGENT_REPLY_TIMEOUT_S = 300.0  # from the last byte sent to the head of the reply; undici 300 s.
+AGENT_BODY_TIMEOUT_S = 300.0  # silence within a body; undici 300 s.
+AGENT_MAX_REDIRECTS = 20  # the fetch standard.
+
 # --- HTTP: deadlines cover the whole phase, never the gap between bytes ---
 FIRST_BYTE_TIMEOUT_S = 10.0  # a connection that says nothing; hypercorn 5 s, Node 60 s.
 HEADER_TIMEOUT_S = 10.0  # the whole head of a request (slowloris); nginx 60 s, hyper 30 s.

@@ -45,6 +45,14 @@ class PoolClosed(ClosedError, RuntimeError):
     """
 
 
+class InvalidPath(UsageError, ValueError):
+    """A path with a NUL in it, which no file can have: it was built from something that is no name."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"a path cannot have a NUL in it: {path!r}")
+        self.filename = path
+
+
 class UnhandledError(UsageError):
     """'error' was emitted with something that is no exception, and nobody listened: add an 'error' listener.
 
@@ -94,6 +102,32 @@ class ChannelClosed(PeerError):
 
 class PrematureClose(PeerError):
     """A stream, socket or pipe was closed before its end: what was to come is lost, what was written may be."""
+
+
+class BadReply(PeerError):
+    """An HTTP server answered with something that is no HTTP. Nothing of it can be used; tell whoever runs the server.
+
+    `url` is what was asked for.
+    """
+
+    def __init__(self, message: str, url: str = "") -> None:
+        super().__init__(f"{message}: {url}" if url else message)
+        self.url = url
+
+
+class ReplyIncomplete(BadReply, ConnectionError):
+    """An HTTP server ended the connection before its reply was whole, or before there was any: ask again, if that is safe.
+
+    Requests that are safe to repeat were repeated already when the connection had been kept from an earlier one.
+    """
+
+
+class StatusError(BadReply):
+    """A reply's status is 400 or above; raised only by `reply.raise_for_status()`. `status` is the number."""
+
+    def __init__(self, status: int, reason: str, url: str) -> None:
+        super().__init__(f"{status} {reason}", url)
+        self.status = status
 
 
 class FrameError(PeerError):
@@ -243,3 +277,39 @@ class MaxBufferExceeded(LimitError):
         self.limit_bytes = limit_bytes
         self.stdout: str | bytes = ""
         self.stderr: str | bytes = ""
+
+
+class RequestTimeout(LimitError, TimeoutError):
+    """An HTTP request took longer than its `Timeouts` allow. `phase` says which: total, queue, connect, reply or body."""
+
+    def __init__(self, phase: str, seconds: float | None, url: str) -> None:
+        took = "" if seconds is None else f" ({seconds:g} s)"
+        super().__init__(f"{_PHASES[phase]}{took}: {url}")
+        self.phase = phase
+        self.url = url
+
+
+_PHASES = {
+    "total": "the request took too long in all",
+    "queue": "no connection became free in time",
+    "connect": "connecting took too long",
+    "reply": "the server did not answer in time",
+    "body": "the body stopped coming",
+}
+
+
+class TooManyRedirects(LimitError):
+    """A request was redirected more often than `max_redirects`: a loop, usually. `url` is the last one."""
+
+    def __init__(self, limit: int, url: str) -> None:
+        super().__init__(f"more than {limit} redirects, the last to {url}")
+        self.url = url
+
+
+class BodyTooLarge(LimitError):
+    """A body is larger than the `max_size` that was given: raise it, or take the body in pieces (`reply.body`)."""
+
+    def __init__(self, limit_bytes: int, url: str) -> None:
+        super().__init__(f"the body is over {limit_bytes} bytes: {url}")
+        self.limit_bytes = limit_bytes
+        self.url = url

@@ -6,6 +6,7 @@ modules above the hub, `Handle`, `begin` and `launch`. What must not: anything t
 
 from __future__ import annotations
 
+from ._completions import GoOn as GoOn
 from ._hub import Handle as Handle
 from ._hub import Hub as Hub
 from ._hub import hub as hub
@@ -13,6 +14,7 @@ from ._hub import on_new_hub as on_new_hub
 from ._hub import on_uncaught as on_uncaught
 from ._limit import Limiter as Limiter
 from ._limit import map_limited as map_limited
+from ._offload import call as call
 from ._offload import offload as offload
 from ._offload import offload_to as offload_to
 from ._operation import AnyOperation as AnyOperation
@@ -24,3 +26,4 @@ from ._operation import launch as launch
 from ._run import LoopName as LoopName
 from ._run import loop_factory as loop_factory
 from ._run import run as run
+from ._threads import wanted as wanted

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .._limits import OFFLOAD_STALL_S
 from ._hub import Hub
-from ._operation import AnyOperation, Operation
+from ._operation import Operation
 
 if TYPE_CHECKING:
     from ._threads import Threads
@@ -164,6 +164,7 @@ class Completions:
                     elif op.done():
                         error.release()
                     else:
+                        error.__traceback__ = error.__context__ = None  # it lives on, and frames hold what was read
                         error.resume(op)
                 elif type(op) is Operation:  # _succeed, written out: this runs once for each file
                     if not op.done():
@@ -201,11 +202,3 @@ class Completions:
 
     def __del__(self) -> None:
         self._discard_all()  # the only end of a loop that `run` did not make: nobody refers to it any more
-
-
-def settle_from_thread(op: AnyOperation[Any], value: Any, error: BaseException | None = None) -> None:
-    """Settle, from any thread, an operation that waits for something else than its own call."""
-    completions = op._hub.completions
-    assert completions is not None
-    completions.done.append((op, value, error, None))
-    completions.flush()

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from ..errors import UsageError
 from ._hub import Hub, hub
+from ._offload import completions_of
 from ._operation import Operation
 
 LoopName = Literal["auto", "uvloop", "asyncio"]
@@ -78,6 +79,7 @@ class _Program:
         self._hub = here = hub()
         loop = here.loop
         self._ended: asyncio.Future[None] = loop.create_future()
+        completions_of(here)  # now, so that a program's first file opens no other descriptor
         here.on_idle = self._maybe_idle
         here.fatal = self._fatal
         loop.set_exception_handler(self._loop_exception)

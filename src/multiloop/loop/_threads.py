@@ -46,14 +46,29 @@ Job = tuple[
 
 
 class _Slot:
-    """One thread. `counts` while it is awake and not stalled; `wake` is held while it parks."""
+    """One thread. `counts` while it is awake and not stalled; `wake` is held while it parks; `op` is its call's."""
 
-    __slots__ = ("counts", "wake")
+    __slots__ = ("counts", "op", "wake")
 
     def __init__(self) -> None:
         self.counts = True
+        self.op: Settled | None = None
         self.wake = threading.Lock()
         self.wake.acquire()
+
+
+_here = threading.local()
+
+
+def _without_our_frame(error: BaseException) -> BaseException:
+    trace = error.__traceback__
+    return error.with_traceback(trace and trace.tb_next)
+
+
+def wanted() -> bool:
+    """Whether somebody still waits for the call that runs on this thread: long ones ask now and then."""
+    slot: _Slot | None = getattr(_here, "slot", None)
+    return slot is None or slot.op is None or not slot.op.done()
 
 
 class _Wanted:
@@ -85,7 +100,6 @@ class Threads:
         self._slow_limit = max(1, limit // 2)
         self._slow_running = 0
         self._slow_waiting: deque[Job] = deque()
-        self._here = threading.local()
         # What `look` saw: the head of the queue, since when it stands there, since when with a loop that is mostly
         # idle; and when it looked last.
         self._head: Job | None = None
@@ -184,9 +198,10 @@ class Threads:
 
     # -- the threads themselves ------------------------------------------------------------------------------------
     def _live(self, slot: _Slot) -> None:
-        self._here.slot = slot
+        _here.slot = slot
         while True:
             last = self._drain(slot)
+            slot.op = None
             with self._lock:
                 self._active.discard(slot)
                 if self.jobs and not self._active and not self._ended:
@@ -224,6 +239,7 @@ class Threads:
                 last = completions
             if op.done():
                 continue
+            slot.op = op
             try:
                 # No name for the result: it would be kept alive while the next call stalls.
                 if context is None:
@@ -231,14 +247,14 @@ class Threads:
                 else:
                     completions.done.append((op, context.run(function, *args), None, discard))
             except BaseException as error:
-                # Our own frame would keep this call alive as long as the error lives: not in the traceback.
-                trace = error.__traceback__
-                completions.done.append((op, None, error.with_traceback(trace and trace.tb_next), discard))
+                completions.done.append((op, None, _without_our_frame(error), discard))
+        # An error's traceback leads to this frame: it must not lead on to the error's own operation.
+        completions = op = function = args = context = discard = None  # type: ignore[assignment]
         return last
 
     def drain_slow(self, job: Job | None) -> None:
         """Make slow calls, this one and those that wait. Runs in the place of a call, on a thread."""
-        slot: _Slot = self._here.slot
+        slot: _Slot = _here.slot
         with self._lock:
             slot.counts = False
             self._active.discard(slot)
@@ -250,8 +266,7 @@ class Threads:
                 try:
                     value = function(*args) if context is None else context.run(function, *args)
                 except BaseException as error:
-                    trace = error.__traceback__
-                    completions.done.append((op, None, error.with_traceback(trace and trace.tb_next), discard))
+                    completions.done.append((op, None, _without_our_frame(error), discard))
                 else:
                     completions.done.append((op, value, None, discard))
                     del value

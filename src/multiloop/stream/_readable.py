@@ -145,6 +145,11 @@ class Readable(Stream):
                 self._hub.retain()
                 pulling.add_done_callback(self._pulled)
 
+    def _source_ready(self) -> None:
+        """For subclasses: the source could not be asked before, now it can."""
+        if self._arrived is not None or self._flowing:
+            self._ask()
+
     def _pulled(self, pulling: asyncio.Future[Any]) -> None:
         self._pulling = None
         try:
