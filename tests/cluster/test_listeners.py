@@ -176,7 +176,7 @@ sys.stdin.read()
         assert child.stdout is not None
         said.append(child.stdout.readline().strip())
     for child in children:
-        child.communicate()
+        child.communicate()  # only now: who ended early would have left a stale path to the others
     assert said.count("mine") == 1
     assert sum("listens there already" in line for line in said) == 3
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.sock"]

@@ -232,7 +232,7 @@ def _cpu_s(pid: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_under_load_lose_nothing_that_was_not_read(tmp_path: Path) -> None:
+def test_twenty_five_kills_under_load_lose_nothing_that_was_not_read(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         server.wait_ready(2)
         with Load(server, kept=0, fresh=2) as load:
