@@ -366,7 +366,7 @@ def test_a_destination_that_takes_again_is_told_what_was_lost(tmp_path: Path) ->
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     sink = Sink(str(fifo), lambda count: f"{count} lost")
-    for number in range(MAX_LOG_QUEUE_RECORDS + 500):
+    for number in range(MAX_LOG_QUEUE_RECORDS + 2000):
         sink.put(f"line {number} " + "x" * 100)
     assert sink.dropped > 0
     os.set_blocking(reader, True)

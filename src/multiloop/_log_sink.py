@@ -57,7 +57,8 @@ class Sink:
         """Begin anew: what waits belongs to the parent, whose thread does not exist in a forked child."""
         self._lock = threading.RLock()
         self._items: deque[_Item] = deque()
-        self._bytes = 0
+        self._bytes = 0  # of what waits and of what the thread is writing; so is the next
+        self._records = 0
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: do not gather first
         self._armed = False  # the thread was woken for what waits
         self._busy = False  # the thread writes what it took
@@ -65,8 +66,8 @@ class Sink:
 
     @property
     def queued(self) -> int:
-        """How many records wait."""
-        return len(self._items)
+        """How many records wait, or are being written."""
+        return self._records
 
     # -- called from anywhere --------------------------------------------------------------------------------------
     def put(self, line: str, urgent: bool = False) -> None:
@@ -79,12 +80,13 @@ class Sink:
 
     def _add(self, item: str | _Deferred, size_bytes: int, urgent: bool) -> None:
         with self._lock:
-            if self._bytes + size_bytes > MAX_LOG_QUEUE_BYTES or len(self._items) >= MAX_LOG_QUEUE_RECORDS:
+            if self._bytes + size_bytes > MAX_LOG_QUEUE_BYTES or self._records >= MAX_LOG_QUEUE_RECORDS:
                 self.dropped += 1
                 self._lost_unsaid += 1
                 return
             self._items.append(item)
             self._bytes += size_bytes
+            self._records += 1
             wake = urgent or not self._armed
             self._armed = True
         if wake:
@@ -169,7 +171,7 @@ class Sink:
             self._armed = False
             self._busy = True
             items, self._items = self._items, deque()
-            self._bytes = 0
+            size_bytes, records = self._bytes, self._records
             lost, self._lost_unsaid = self._lost_unsaid, 0
         lines: list[str] = []
         for item in items:
@@ -187,7 +189,10 @@ class Sink:
         self._write_lines(lines)
         if lost and not self._write([self._lost_line(lost).encode("utf-8", "backslashreplace") + b"\n"]):
             self._lost_unsaid += lost
-        self._busy = False
+        with self._lock:
+            self._bytes -= size_bytes
+            self._records -= records
+            self._busy = False
 
     def _call(self, deferred: _Deferred) -> None:
         function, argument = deferred

@@ -278,41 +278,49 @@ def test_workers_0_serves_in_this_process_until_it_is_told_to_stop(folder: Path,
     assert '"GET /a%1b HTTP/1.1" 200' in log
 
 
-def test_workers_0_listens_on_a_unix_socket_and_removes_it(folder: Path) -> None:
-    path = folder / "a.sock"
+@contextmanager
+def started(folder: Path, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve in one process; it ends well when it is told to."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "multiloop", "serve", "main:app", "--workers", "0", "--uds", str(path)],
+        [sys.executable, "-m", "multiloop", "serve", "main:app", "--workers", "0", *arguments],
         cwd=folder,
         env=environment(),
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        pass_fds=pass_fds,
     )
-    wait_until(path.exists)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200")
-    assert "listens there already" in mistake(folder, 6, "serve", "main:app", "--workers", "0", "--uds", str(path))
-    process.terminate()
-    assert process.wait(10) == 0
+    try:
+        yield process
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_workers_0_listens_on_a_unix_socket_and_removes_it(folder: Path) -> None:
+    path = folder / "a.sock"
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    with started(folder, "--uds", str(path)):
+        wait_until(listens)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            with client.makefile("rb") as reply:
+                assert reply.read().startswith(b"HTTP/1.1 200")
+        assert "listens there already" in mistake(folder, 6, "serve", "main:app", "--workers", "0", "--uds", str(path))
     assert not path.exists()
 
 
 def test_workers_0_takes_an_inherited_descriptor(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        fd = server.fileno()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "multiloop", "serve", "main:app", "--workers", "0", "--fd", str(fd)],
-            cwd=folder,
-            env=environment(),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(fd,),
-        )
-        port = server.getsockname()[1]
-    assert get(f"http://127.0.0.1:{port}/").startswith(str(process.pid))
-    process.terminate()
-    assert process.wait(10) == 0
+        fd, port = server.fileno(), server.getsockname()[1]
+        with started(folder, "--fd", str(fd), pass_fds=(fd,)) as process:
+            assert get(f"http://127.0.0.1:{port}/").startswith(str(process.pid))
 
 
 ACTIVATION = """

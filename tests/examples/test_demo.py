@@ -103,13 +103,17 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stdout=out,
             stderr=out,
         )  # fmt: skip
-    wait_until(lambda: "serving" in log.read_text() or server.poll() is not None)
-    found = re.search(r"http://\S+", log.read_text())
-    assert found is not None, log.read_text()
-    yield found[0]
-    server.terminate()
-    assert server.wait(20) == 0
-    assert "Traceback" not in log.read_text()
+    try:
+        wait_until(lambda: "serving" in log.read_text() or server.poll() is not None)
+        found = re.search(r"http://\S+", log.read_text())
+        assert found is not None, log.read_text()
+        yield found[0]
+        server.terminate()
+        assert server.wait(30) == 0
+        assert "Traceback" not in log.read_text()
+    finally:
+        server.kill()
+        server.wait()
 
 
 def get(url: str, data: bytes | None = None) -> dict[str, Any]:

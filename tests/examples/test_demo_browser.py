@@ -65,8 +65,8 @@ def page(tmp_path: Path, url: str) -> Iterator[Page]:
             wait_until(lambda: found.run("document.readyState") == "complete")
             yield found
     finally:
-        browser.terminate()
-        browser.wait(20)
+        browser.kill()
+        browser.wait()
 
 
 def test_every_button_answers_with_its_worker_and_the_chart_runs(page: Page) -> None:
