@@ -30,6 +30,9 @@ FILE_FIRST_READ_BYTES = 64 * 1024  # read before a file's size is asked for: mos
 FILE_CHUNK_BYTES = 16 * 1024 * 1024  # of one call of the kernel: between two, a cancel is noticed.
 FIFO_LOOK_S = 0.01  # how often a FIFO without a reader is tried again by who writes to it.
 LINE_CHUNK_BYTES = 64 * 1024  # read at a time by what gives lines.
+WATCH_STEP_S = 0.02  # how often watchfiles looks whether something came, and how long nothing more must come.
+WATCH_GATHER_S = 0.1  # changes are told after this at the latest, however many more come.
+WATCH_MAX_QUEUE = 10_000  # changes that wait for an iteration; the oldest are dropped.
 DIR_BATCH = 32  # entries that opendir() reads at a time; Node's bufferSize.
 
 # --- the HTTP client ------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class FileHandle:
         finally:
             with self._condition:
                 self._users -= 1
-                if self._closing:
+                if self.closed:  # meanwhile
                     self._condition.notify_all()
 
     def _close_now(self) -> None:

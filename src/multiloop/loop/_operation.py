@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar, overload
 
 from ._hub import Hub, hub
@@ -32,7 +32,7 @@ class _HubOfLoop:
 
 
 class Operation(asyncio.Future[T]):
-    """A started asynchronous operation. Await it, or `async with` it where its result is a resource."""
+    """A started asynchronous operation. Await it; `async with` and `async for` work where they do with its result."""
 
     # Class-level defaults, and no slots: an operation that nobody touches writes none of its own. It counts in
     # `Hub.refs` while it is pending and `_counted`; who makes one without `begin` retains the hub himself.
@@ -77,6 +77,16 @@ class Operation(asyncio.Future[T]):
 
     async def __aexit__(self, *exc: Any) -> Any:
         return await self._entered.__aexit__(*exc)
+
+    async def __aiter__(self) -> AsyncGenerator[Any, None]:
+        """Iterate over what the result gives: `async for name in fs.readdir(path)`."""
+        result: Any = await self
+        if hasattr(result, "__aiter__"):
+            async for item in result:
+                yield item
+        else:
+            for item in result:
+                yield item
 
     # -- for the one who does the work -----------------------------------------------------------------------------
     def _settled(self) -> None:

@@ -228,13 +228,8 @@ class Readable(Stream):
             return chunk[:size]
         return chunk
 
-    async def __aiter__(self) -> AsyncGenerator[Any, None]:
-        try:
-            while (chunk := await self._next()) is not END:
-                yield chunk
-        finally:
-            self.destroy()
-            await self.wait_closed()
+    def __aiter__(self) -> _Chunks:
+        return _Chunks(self)
 
     async def lines(self, encoding: str = "utf-8") -> AsyncGenerator[str, None]:
         """Yield the lines as text, without their ends."""
@@ -337,6 +332,39 @@ class Readable(Stream):
         if self._pulling is not None:  # it was cancelled; a generator that still runs cannot be closed
             await asyncio.wait([self._pulling])
         await self._iterator.aclose()  # type: ignore[union-attr]
+
+
+class _Chunks:
+    """What `async for` takes from. Leaving the loop drops it, and the stream is destroyed at once."""
+
+    # A generator would do, but one that is left is only closed in some later turn of the loop.
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> Any:
+        chunk = END
+        try:
+            chunk = await self._stream._next()
+        finally:
+            if chunk is END:
+                await self.aclose()
+        if chunk is END:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        """Destroy the stream and wait until it is closed."""
+        self._stream.destroy()
+        await self._stream.wait_closed()
+
+    def __del__(self) -> None:
+        if not self._stream._hub.loop.is_closed():
+            self._stream.destroy()
 
 
 def _wake_all(waiters: list[asyncio.Future[None]]) -> None:
