@@ -338,6 +338,7 @@ def test_an_idle_pool_costs_nothing() -> None:
             return int(file.read().split()[0])
 
     async def main(made: Pool) -> None:
+        await made.ready()
         await asyncio.gather(*(made.run(work.add, number) for number in range(500)))
         await asyncio.sleep(0.05)
         pids = [worker.pid for worker in made.statistics().workers]

@@ -13,7 +13,6 @@ What must not: clocks, sockets, tasks themselves.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable
 from dataclasses import dataclass
 from random import random
 
@@ -21,6 +20,7 @@ from .. import _limits as limits
 
 DEPTH = limits.POOL_DEPTH
 MOST = limits.POOL_MOST_AHEAD
+ENOUGH = MOST // 2  # with more than this ahead a worker gets no more yet: fewer, larger batches
 AHEAD_NS = limits.POOL_AHEAD_S * 1e9
 ROB_AFTER_S = limits.POOL_ROB_AFTER_S
 UNKNOWN_NS = 10_000_000.0  # what a function is taken to need until it has run once: nothing tiny
@@ -35,9 +35,9 @@ def share(queued: int, workers: int) -> int:
     return min(MOST, -(-queued // workers)) if workers > 1 else MOST
 
 
-def budget_ns(estimates_ns: Iterable[float]) -> float:
-    """Return how much more work may be sent ahead to a worker that has this."""
-    return AHEAD_NS - sum(estimates_ns)
+def budget_ns(ahead: int, estimate_ns: float) -> float:
+    """Return how much more work may be sent to a worker that has so many tasks ahead, of about this length."""
+    return AHEAD_NS - ahead * estimate_ns
 
 
 def wanted(workers: int, starting: int, idle: int, waiting: int, limit: int) -> int:

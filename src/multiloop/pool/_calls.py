@@ -13,15 +13,17 @@ import _pickle
 import inspect
 import itertools
 import pickle
+import sys
 import types
 from typing import Any
 
 from ..errors import NotSendable, UsageError
 from ._assign import UNKNOWN_NS
 from ._buffers import Sizes, pack, write_out
-from ._context import Carrier
+from ._context import TELEMETRY as _TELEMETRY
+from ._context import Carrier, traceparent
 from ._main_module import describe_main
-from ._protocol import HAS_BUFFERS, IS_FULL, IS_PLAIN, IS_STREAM, PLAIN_TYPES
+from ._protocol import HAS_BUFFERS, IS_FULL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
 
 _MAX_FUNCTIONS = 4096
 
@@ -40,12 +42,20 @@ class Function:
         self.name = _name_of(target)
         self.is_generator = inspect.isgeneratorfunction(_innermost(target))
 
+    def learn(self, took_ns: int) -> None:
+        """Take a run into account."""
+        if self.estimate_ns == UNKNOWN_NS:
+            self.estimate_ns = took_ns
+        else:
+            self.estimate_ns += (took_ns - self.estimate_ns) * 0.125
+
 
 class Calls:
     """Makes calls for the workers of one pool. Used from any thread."""
 
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
+        self._has_variables = carrier.has_variables
         self._functions: dict[Any, Function] = {}
         self._numbers = itertools.count(1)
 
@@ -65,7 +75,9 @@ class Calls:
         flags = IS_STREAM if is_stream else 0
         if function.is_generator and not is_stream:
             raise UsageError(f"{function.name} is a generator function: iterate pool.stream(...)")
-        carried = self._carrier.take()
+        carried = None
+        if self._has_variables or _TELEMETRY in sys.modules or traceparent.get() is not None:
+            carried = self._carrier.take()
         value: Any = args
         if kwargs or carried is not None or not function.number:
             flags |= IS_FULL
@@ -75,6 +87,8 @@ class Calls:
                 if type(argument) not in PLAIN_TYPES:
                     break
             else:
+                if len(args) == 1 and not flags and argument is not None:
+                    return function, IS_SINGLE, argument, None
                 return function, flags | IS_PLAIN, args, None
         body, buffers = _pack(value, is_full=bool(flags & IS_FULL))
         if not buffers:

@@ -18,7 +18,7 @@ from typing import Any
 traceparent: ContextVar[str | None] = ContextVar("multiloop.pool.traceparent", default=None)
 """The W3C trace context of the work in hand; set it where requests come in, read it in a task."""
 
-_TELEMETRY = "opentelemetry.propagate"
+TELEMETRY = "opentelemetry.propagate"
 _UNSET = object()
 
 # (place, value) of what is set; headers of the trace; whether OpenTelemetry made those
@@ -44,14 +44,17 @@ class Carrier:
     def __init__(self, names: Sequence[str]) -> None:
         self._variables = [find_variable(name) for name in names]
 
+    @property
+    def has_variables(self) -> bool:
+        """Whether any were named."""
+        return bool(self._variables)
+
     def take(self) -> Carried | None:
         """Return what is set now; None when nothing is."""
-        has_telemetry = _TELEMETRY in sys.modules
-        if not has_telemetry and not self._variables and traceparent.get() is None:
-            return None  # most tasks: not even an empty list is made
+        has_telemetry = TELEMETRY in sys.modules
         headers: dict[str, str] = {}
         if has_telemetry:
-            sys.modules[_TELEMETRY].inject(headers)
+            sys.modules[TELEMETRY].inject(headers)
         if (given := traceparent.get()) is not None and "traceparent" not in headers:
             headers["traceparent"] = given
         values = []
@@ -83,6 +86,6 @@ class WorkerContext:
         if headers:
             traceparent.set(headers.get("traceparent"))
         if has_telemetry:
-            propagate, context = import_module(_TELEMETRY), import_module("opentelemetry.context")
+            propagate, context = import_module(TELEMETRY), import_module("opentelemetry.context")
             context.attach(propagate.extract(headers))  # ends with the task's context
         return function(*args)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+from asyncio import _get_running_loop as _running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -74,7 +75,7 @@ class Core:
             driver = self.driver
             if driver is not None and (driver.is_alive or (of is not None and driver.loop is of.loop)):
                 return driver
-            self._check_open()
+            self.refuse_if_closed()
             if driver is not None:
                 self.let_go()
             driver = Driver.of_own(self.config.name) if of is None else Driver(of, None)
@@ -88,7 +89,8 @@ class Core:
                 driver.call(self.engine.begin)
             return driver
 
-    def _check_open(self) -> None:
+    def refuse_if_closed(self) -> None:
+        """Raise what a task that comes now would end with, if the pool is closed."""
         if _exit.is_over:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         if self.is_closed:
@@ -110,18 +112,11 @@ class Core:
         stream: Any = None,
     ) -> Operation[Any]:
         """Give a task to the workers from a loop; returns the started operation."""
-        try:
-            of = hub()
-        except RuntimeError:
-            raise RuntimeError(
-                "pool.run() needs a running loop; from synchronous code use pool.submit(...).result()"
-            ) from None
         engine = self.engine
-        if engine is None or engine.loop is not of.loop:
-            return self._run_elsewhere(of, options, target, args, kwargs, stream)
-        if self.is_closed:
-            raise refusal()
+        if engine is None or _running_loop() is not engine.loop or self.is_closed:
+            return self._run_elsewhere(options, target, args, kwargs, stream)
         made = self.calls.make(target, args, kwargs, stream is not None)
+        of = engine.hub
         task: Any
         if options.callback is None:
             task = make_async(of, self, options, made)
@@ -142,14 +137,21 @@ class Core:
 
     def _run_elsewhere(
         self,
-        of: Hub,
         options: TaskOptions,
         target: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         stream: Any,
     ) -> Operation[Any]:
+        """The first task, or one from another loop than the one that does the pool's I/O."""
+        try:
+            of = hub()
+        except RuntimeError:
+            raise RuntimeError(
+                "pool.run() needs a running loop; from synchronous code use pool.submit(...).result()"
+            ) from None
         if self.bind(of).loop is of.loop:
+            self.refuse_if_closed()
             return self.run(options, target, args, kwargs, stream)
         future = self.submit(options, target, args, kwargs, stream=stream, may_block=False)
         op: Any = begin(options.callback, of)
@@ -176,7 +178,7 @@ class Core:
 
     def refuse_if_over(self) -> None:
         """Raise what a task that comes now would end with, if the pool is closed or broken."""
-        self._check_open()
+        self.refuse_if_closed()
         if self.broken is not None:
             raise self.broken
 

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
-from itertools import islice
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from ._driver import Driver
 from ._link import Link, State
 from ._meter import Meter
 from ._options import PoolConfig
-from ._protocol import COOPERATIVE, FINISHED, GRACE_MS, STARTED, STARTED_NS, STOP_ASKED
+from ._protocol import COOPERATIVE, FINISHED, GRACE_MS, HELD, STARTED, STARTED_NS, STOP_ASKED
 from ._queue import NO_PLACE, Admission, TaskQueue
 from ._tasks import FutureTask
 
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("multiloop.pool")
 
-_BURST = 64  # tasks added without a turn of the loop before the workers are looked after
+_BURST = 128  # tasks added without a turn of the loop before the workers are looked after
+_PEEK_S = 0.002
 _UNREAD = 2048  # tasks outstanding at one worker: bounds the results that lie unread in its socket
 
 
@@ -50,17 +50,20 @@ class LocalEngine:
         self.config = config
         self.driver = driver
         self.loop = driver.loop
+        self.hub = driver.hub
         self.meter = meter
         self.queue = TaskQueue()
         self.idle: list[Link] = []  # ready and without tasks; the one that was busy last is the last
         self.broken: BaseException | None = None
         self.crew = Crew(self, workers)
-        self._waits, self._runs = meter.waits.fresh, meter.runs.fresh
+        self.waits, self.runs = meter.waits.fresh, meter.runs.fresh
         self._admission = admission
         self._attempts: dict[Task, int] = {}  # of idempotent tasks whose worker died
         self._is_dealing_soon = False
         self._burst = 0
         self._robbery: asyncio.TimerHandle | None = None
+        self._peeking: asyncio.TimerHandle | None = None
+        self._is_open = True  # neither broken nor closed
         self._closed: Callable[[], Any] | None = None
         self._is_closed = False
         self._waiting_for_ready: list[Callable[[BaseException | None], Any]] = []
@@ -73,7 +76,7 @@ class LocalEngine:
     # -- tasks come ------------------------------------------------------------------------------------------------
     def add(self, task: Task) -> None:
         """Take a task; it fails at once when the pool is closed or broken."""
-        if self._closed is not None or self.broken is not None:
+        if not self._is_open:
             self.discard(task, self.broken or refusal())
             return
         self.queue.push(task)
@@ -86,8 +89,6 @@ class LocalEngine:
             self._burst += 1
             if not self._burst % _BURST:
                 self._deal_to_busy()
-        if self.crew.may_grow and self.queue:
-            self.crew.grow(len(self.queue))
 
     def _deal_soon(self) -> None:
         if not self._is_dealing_soon:
@@ -139,9 +140,11 @@ class LocalEngine:
         ahead = min(link.unstarted, len(outstanding))
         budget = assign.AHEAD_NS
         if ahead:
-            if self.crew.is_due(link):
+            if ahead > assign.ENOUGH or self.crew.is_due(link):
                 return
-            budget = assign.budget_ns(task.function.estimate_ns for task in islice(reversed(outstanding), ahead))
+            # What it has ahead, estimated from three of them.
+            samples = outstanding[-1], outstanding[-1 - ahead // 2], outstanding[-ahead]
+            budget = assign.budget_ns(ahead, max(task.function.estimate_ns for task in samples))
             most = min(most, assign.MOST - ahead, _UNREAD - len(outstanding))
         limit = self.config.recycle_after_tasks
         if limit is not None:
@@ -151,6 +154,8 @@ class LocalEngine:
             link.send_tasks(tasks)
             if len(tasks) == len(outstanding):
                 self._watch(link)
+            if len(tasks) > 1 and self._peeking is None:
+                self._peeking = self.loop.call_later(_PEEK_S, self._peek)
 
     def is_free(self, link: Link) -> None:
         """A worker has nothing to do."""
@@ -167,6 +172,17 @@ class LocalEngine:
         """A worker takes no more tasks."""
         if link in self.idle:
             self.idle.remove(link)
+
+    def _peek(self) -> None:
+        """Look for results that are held by a worker whose next task was not as tiny as the ones before."""
+        self._peeking = None
+        before = monotonic_ns() - _PEEK_S * 1e9
+        links = [link for link in self.crew.ready() if len(link.outstanding) > 1]
+        for link in links:
+            if link.words[HELD] and link.words[STARTED_NS] < before:
+                link.peek()
+        if links:
+            self._peeking = self.loop.call_later(_PEEK_S, self._peek)
 
     # -- taking back -----------------------------------------------------------------------------------------------
     def _plan_robbery(self) -> None:
@@ -192,7 +208,7 @@ class LocalEngine:
         """The caller of a task has its outcome, a cancel: free what it holds, and stop it where it runs."""
         self.meter.cancelled += 1
         link = task.link
-        self._release(task)
+        self.release(task)
         if link is None:
             self.queue.forget(task)
             if isinstance(task, FutureTask):
@@ -263,29 +279,27 @@ class LocalEngine:
     def finished(
         self, link: Link, task: Task, value: Any, error: BaseException | None, began_ns: int, ended_ns: int
     ) -> None:
-        """A result has come."""
+        """A result has come that is no small value (those are settled in `Link._settle`)."""
         link.completed += 1
-        took_ns = ended_ns - began_ns
-        function = task.function
-        if function.estimate_ns == assign.UNKNOWN_NS:
-            function.estimate_ns = took_ns
-        else:
-            function.estimate_ns += (took_ns - function.estimate_ns) * 0.125
-        self._waits.append(began_ns - task.submitted_ns)
-        self._runs.append(took_ns)
-        if task.shared is not None or self._admission is not None or self._attempts:
-            if task.call is not None:
-                self._release(task)
-        else:
-            task.call = None
+        task.function.learn(ended_ns - began_ns)
+        self.waits.append(began_ns - task.submitted_ns)
+        self.runs.append(ended_ns - began_ns)
+        self.release(task)
         if error is None:
             task._succeed(value)
         else:
             self.meter.failed += 1
             task._fail(error)
 
-    def _release(self, task: Task) -> None:
-        """Let go of what an unfinished task holds: its arguments and its place."""
+    @property
+    def has_more_to_release(self) -> bool:
+        """Whether tasks hold more than their arguments."""
+        return self._admission is not None or bool(self._attempts)
+
+    def release(self, task: Task) -> None:
+        """Let go of what an unfinished task holds: its arguments and its place. Safe to call twice."""
+        if task.call is None:
+            return
         task.call = None
         if task.shared is not None:
             os.close(task.shared[0])
@@ -297,8 +311,7 @@ class LocalEngine:
 
     def discard(self, task: Task, error: BaseException) -> None:
         """Fail a task without a result."""
-        if task.call is not None:
-            self._release(task)
+        self.release(task)
         if isinstance(task, FutureTask) and not task.done():
             task.begin()  # waiters are told only of futures that were running
         task._fail(error)
@@ -309,9 +322,9 @@ class LocalEngine:
             if task.stream is not None:
                 task.stream.put(value, error)
         elif error is not None:
-            self.driver.hub.uncaught(error)
+            self.hub.uncaught(error)
         elif task.options.on_report is not None and not task.done():
-            self.driver.hub.call(task.options.on_report, value)
+            self.hub.call(task.options.on_report, value)
 
     def has_read(self, link: Link) -> None:
         """Some of a worker's frames have been settled: it may have room."""
@@ -387,6 +400,7 @@ class LocalEngine:
             return
         error.__cause__ = cause
         self.broken = error
+        self._is_open = False
         _log.critical("pool %s: %s", self.config.name, error, exc_info=cause)
         for task in self.queue.clear():
             if not task.done():
@@ -403,6 +417,7 @@ class LocalEngine:
 
         `cancel_waiting` cancels what no worker has; `force` also stops what runs.
         """
+        self._is_open = False
         before = self._closed
         self._closed = then if before is None else lambda: (before(), then())
         if self._is_closed:
@@ -443,14 +458,16 @@ class LocalEngine:
 
     def abandon(self) -> None:
         """End all at once and without waiting: the loop or the program ends."""
+        self._is_open = False
         self._closed = self._closed or (lambda: None)
         self._is_closed = True
         tasks = [*self.queue.clear(), *(task for link in self.crew.links for task in link.outstanding)]
         self.crew.abandon()
         self.idle.clear()
         self.check_ready()
-        if self._robbery is not None:
-            self._robbery.cancel()
+        for timer in (self._robbery, self._peeking):
+            if timer is not None:
+                timer.cancel()
         for task in tasks:
             if task.done():
                 continue
@@ -459,7 +476,7 @@ class LocalEngine:
             elif not self.loop.is_closed():
                 self.discard(task, asyncio.CancelledError())
             else:
-                self._release(task)
+                self.release(task)
 
     def forget(self) -> None:
         """In a forked child: close our copies of the descriptors, touch nothing that the parent uses."""

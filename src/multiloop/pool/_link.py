@@ -16,6 +16,7 @@ import marshal
 import os
 import socket
 import struct
+from asyncio import InvalidStateError
 from collections import deque
 from collections.abc import Sequence
 from random import random
@@ -23,10 +24,24 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from . import _protocol as protocol
+from ._assign import UNKNOWN_NS
 from ._buffers import Sizes, unpack
 from ._failures import unpack_error
 from ._page import make_page
-from ._protocol import FINISHED, FROM_WORKER, PLAIN, REVOKED_FROM, REVOKED_TO, SENT, STARTED, TO_WORKER, VALUE
+from ._protocol import (
+    FINISHED,
+    FROM_WORKER,
+    HELD,
+    HELD_TURN,
+    PLAIN,
+    REVOKED_FROM,
+    REVOKED_TO,
+    SENT,
+    STARTED,
+    TO_WORKER,
+    VALUE,
+)
+from ._tasks import AsyncTask
 
 if TYPE_CHECKING:
     from ._bodies import Body
@@ -254,9 +269,23 @@ class Link:
             self.engine.has_read(self)
 
     def drain(self) -> None:
-        """Read all that a dead worker has left."""
+        """Read all that a dead worker has left: in the socket, then in its journal."""
         while self._number >= 0 and self._read():
             pass
+        self._read_journal()
+
+    def peek(self) -> None:
+        """Settle the results that a worker holds while it is busy with a long task."""
+        turn = self.words[HELD_TURN]
+        if self.words[HELD] and not self._filled and self._large is None:
+            self._read_journal(turn)
+            self.engine.has_read(self)
+
+    def _read_journal(self, turn: int | None = None) -> None:
+        held = bytes(self._page.journal[: self.words[HELD]])
+        if turn is not None and self.words[HELD_TURN] != turn:
+            return  # they have just been sent
+        self._settle(memoryview(held), len(held))
 
     def _read(self) -> bool:
         if self._large is not None:
@@ -274,8 +303,15 @@ class Link:
             # One for each frame that announces one; none here means that our table of open files is full.
             found = [struct.unpack_from("i", data)[0] for _, _, data in ancillary if len(data) >= 4]
             self._descriptors.extend(found or (-1,))
-        self._filled += count
-        self._take_frames()
+        filled = self._filled + count
+        position = filled
+        try:
+            position = self._settle(self._view, filled)
+        finally:
+            rest = filled - position
+            if rest and position:
+                self._view[:rest] = bytes(self._view[position:filled])
+            self._filled = rest
         return True
 
     def _ended(self) -> None:
@@ -284,39 +320,67 @@ class Link:
             self.engine.loop.remove_reader(self._number)
         self.engine.link_ended(self)
 
-    def _take_frames(self) -> None:
-        view, filled, position = self._view, self._filled, 0
+    def _settle(self, view: memoryview, filled: int) -> int:
+        """Take the frames at the beginning of `view`; returns where the first incomplete one begins.
+
+        Small results, most of all that comes, are settled right here, without a call for each step.
+        """
+        engine, outstanding, position = self.engine, self.outstanding, 0
         unpack_head, head_size = FROM_WORKER.unpack_from, FROM_WORKER.size
-        outstanding = self.outstanding
-        finished = self.engine.finished
         loads, plain_loads = _pickle.loads, marshal.loads
-        try:
-            while filled - position >= head_size:
-                kind, size, number, began, ended = unpack_head(view, position)
-                start = position + head_size
-                stop = start + size
-                if stop > filled:
-                    if head_size + size > _READ_BYTES:
-                        self._begin_large((kind, number, began, ended), size, view[start:filled])
-                        position = filled
-                    break
-                position = stop
-                if kind == PLAIN or kind == VALUE:
-                    if outstanding and outstanding[0].number == number:
-                        task = outstanding.popleft()
-                        try:
-                            value = (plain_loads if kind == PLAIN else loads)(view[start:stop])
-                        except BaseException as error:
-                            self._unreadable(task, error, began, ended)
-                        else:
-                            finished(self, task, value, None, began, ended)
-                else:
-                    self._take(kind, number, began, ended, view[start:stop])
-        finally:
-            rest = filled - position
-            if rest and position:
-                view[:rest] = bytes(view[position:filled])
-            self._filled = rest
+        waits, runs = engine.waits, engine.runs
+        has_more = engine.has_more_to_release
+        hub = engine.hub
+        settled = 0
+        while filled - position >= head_size:
+            kind, size, number, began, ended = unpack_head(view, position)
+            start = position + head_size
+            stop = start + size
+            if stop > filled:
+                if head_size + size > _READ_BYTES:
+                    self._begin_large((kind, number, began, ended), size, view[start:filled])
+                    position = filled
+                break
+            position = stop
+            if kind != PLAIN and kind != VALUE:
+                self._take(kind, number, began, ended, view[start:stop])
+                continue
+            if not outstanding or outstanding[0].number != number:
+                continue  # the task was given up, or this result has come before
+            task = outstanding.popleft()
+            try:
+                value = (plain_loads if kind == PLAIN else loads)(view[start:stop])
+            except BaseException as error:
+                self._unreadable(task, error, began, ended)
+                continue
+            took_ns = ended - began
+            function = task.function
+            if function.estimate_ns == UNKNOWN_NS:
+                function.estimate_ns = took_ns
+            else:
+                function.estimate_ns += (took_ns - function.estimate_ns) * 0.125
+            waits.append(began - task.submitted_ns)
+            runs.append(took_ns)
+            if has_more or task.shared is not None:
+                engine.release(task)
+            else:
+                task.call = None
+            self.completed += 1
+            if task.__class__ is AsyncTask:
+                try:
+                    task.set_result(value)
+                except InvalidStateError:  # it was cancelled
+                    continue
+                if task._counted:
+                    task._counted = False
+                    settled += 1
+            else:
+                task._succeed(value)
+        if settled:
+            hub.refs -= settled
+            if not hub.refs and hub.on_idle is not None:
+                hub.on_idle()
+        return position
 
     def _begin_large(self, head: tuple[int, int, int, int], size: int, beginning: memoryview) -> None:
         body = bytearray(size)

@@ -9,24 +9,27 @@ from __future__ import annotations
 import mmap
 import os
 
-from ._protocol import PAGE_BYTES
+from ._protocol import PAGE_BYTES, WORDS_BYTES
 
 Words = memoryview  # of 64-bit words; `words[i] = n` is one aligned store
 
 
 class Page:
-    """Shared memory of one worker. `words` is the view; `close` unmaps it."""
+    """Shared memory of one worker: `words`, and the bytes of its `journal`. `close` unmaps it."""
 
-    __slots__ = ("_map", "words")
+    __slots__ = ("_map", "journal", "words")
 
     def __init__(self, descriptor: int) -> None:
         """Map the page behind a descriptor, which stays the caller's."""
         self._map = mmap.mmap(descriptor, PAGE_BYTES)
-        self.words: Words = memoryview(self._map).cast("Q")
+        whole = memoryview(self._map)
+        self.words: Words = whole[:WORDS_BYTES].cast("Q")
+        self.journal = whole[WORDS_BYTES:]
 
     def close(self) -> None:
         """Unmap; safe to call twice."""
         self.words.release()
+        self.journal.release()
         self._map.close()
 
 

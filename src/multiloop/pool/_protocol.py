@@ -10,6 +10,9 @@ Rules
 * Tasks of one worker are numbered 1, 2, 3 … in the order in which they are sent, and begun in that order.
 * A worker writes the whole result of a task before it begins the next one. So when a worker is gone, the results that
   can still be read and the word `STARTED` tell exactly which task it was running; the ones behind it never began.
+* Results of tiny tasks that follow each other are held in the page's journal and sent together, at most 100 µs later. What
+  lies there counts as written: the pool reads it when the worker is dead, or stays in one task for long. So a result can
+  come twice; the number tells.
 * The page holds words of 64 bits, each written by one side only. Before a task begins the worker writes `STARTED`, then
   looks at the revoked range; the pool writes the range, waits until that is seen everywhere, then looks at `STARTED`.
   So a revoked task that is not `STARTED` will never begin. A worker that skips a task says so with `SKIPPED`.
@@ -50,6 +53,7 @@ WITH_BUFFERS = {VALUE: VALUE_SHARED, ITEM: ITEM_SHARED, REPORT: REPORT_SHARED}
 
 # --- flags of a task ----------------------------------------------------------------------------------------------
 IS_PLAIN = 1  # the call is the arguments themselves, not a pickle of them
+IS_SINGLE = 16  # the call is the one argument itself
 IS_FULL = 2  # the call is a pickle of (args, kwargs, function or None, context or None)
 IS_STREAM = 4  # the function gives an iterator; its items are sent
 HAS_BUFFERS = 8  # the buffers of the pickle came in a SHARED_CALL frame
@@ -58,7 +62,9 @@ HAS_BUFFERS = 8  # the buffers of the pickle came in a SHARED_CALL frame
 PLAIN_TYPES = frozenset({int, str, float, bool, type(None)})
 
 # --- words of the page --------------------------------------------------------------------------------------------
-PAGE_BYTES = 4096
+WORDS_BYTES = 4096
+JOURNAL_BYTES = 32 * 1024  # behind the words: frames of results that are held
+PAGE_BYTES = WORDS_BYTES + JOURNAL_BYTES
 SENT = 0  # pool: how many bytes it has written to the socket; a worker that is awake looks here first
 STARTED = 1  # worker: the task that it began last
 STARTED_NS = 2  # worker: when
@@ -68,5 +74,7 @@ REVOKED_TO = 5  # … to before this one must not begin
 COOPERATIVE = 6  # worker: the task that promised to stop when it is asked
 GRACE_MS = 7  # worker: and how long that may take
 STOP_ASKED = 8  # pool: the task that is asked to stop
+HELD = 9  # worker: how many bytes of the journal are results that are not sent
+HELD_TURN = 10  # worker: counts up before it sends them and empties the journal
 
 STREAM_WINDOW = 16  # items of a stream on their way before the worker waits for the consumer

@@ -32,7 +32,7 @@ def main() -> None:
     os.set_inheritable(socket_descriptor, False)
     page = Page(page_descriptor)
     os.close(page_descriptor)
-    worker = here.worker = Worker(_socket.socket(fileno=socket_descriptor), page.words, may_spin=os.cpu_count() != 1)
+    worker = here.worker = Worker(_socket.socket(fileno=socket_descriptor), page, may_spin=os.cpu_count() != 1)
     try:
         options = worker.boot_options()
         if prepare(worker, options, _become):

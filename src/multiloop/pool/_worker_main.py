@@ -26,11 +26,28 @@ from typing import Any
 from . import _protocol as protocol
 from ._buffers import Sizes, pack, unpack, write_out
 from ._failures import pack_error
-from ._protocol import FINISHED, REVOKED_FROM, REVOKED_TO, SENT, STARTED, STARTED_NS
+from ._page import Page
+from ._protocol import (
+    FINISHED,
+    HELD,
+    HELD_TURN,
+    IS_PLAIN,
+    IS_SINGLE,
+    IS_STREAM,
+    REVOKED_FROM,
+    REVOKED_TO,
+    SENT,
+    STARTED,
+    STARTED_NS,
+)
 
 _SPIN_NS = 100_000  # awake at most this long after a task
 _SPIN_AGAIN_NS = 200_000  # a wait shorter than this makes the next one begin awake
 _READ_BYTES = 128 * 1024
+_TINY_NS = 20_000  # a task that took no longer may be followed by another before its result is sent
+_HOLD_NS = 100_000  # but not for longer than this
+_HELD_MOST_BYTES = 1024
+_HELD_ENOUGH_BYTES = protocol.JOURNAL_BYTES - _HELD_MOST_BYTES - protocol.FROM_WORKER.size
 _JOIN_BYTES = 64 * 1024  # up to this size copying a result behind its head is cheaper than a second write
 
 _Task = tuple[int, int, int, Any]  # number, function, flags, call
@@ -45,8 +62,11 @@ class PoolGone(Exception):
 class Worker:
     """One worker's state and loop."""
 
-    def __init__(self, socket: _socket.socket, words: memoryview, *, may_spin: bool) -> None:
-        self.words = words
+    def __init__(self, socket: _socket.socket, page: Page, *, may_spin: bool) -> None:
+        self.words = page.words
+        self._journal = page.journal
+        self._held = 0  # bytes of it
+        self._held_since = 0
         self._is_spinner = may_spin
         self._socket = socket
         self._tasks: deque[_Task] = deque()
@@ -86,7 +106,9 @@ class Worker:
                     self._skip(number, flags)
                     continue
                 try:
-                    if flags == protocol.IS_PLAIN:
+                    if flags == IS_SINGLE:
+                        value = functions[function](call)
+                    elif flags == IS_PLAIN:
                         value = functions[function](*call)
                     elif flags == 0:
                         value = functions[function](*_pickle.loads(call))
@@ -98,7 +120,17 @@ class Worker:
                         kind, (body, shared) = protocol.VALUE, _pack(value, "the result")
                 except BaseException as error:
                     kind, body, shared = protocol.FAILED, pack_error(error), None
-                self._write(kind, body, shared, number, began, _now())
+                ended = _now()
+                self._write(
+                    kind,
+                    body,
+                    shared,
+                    number,
+                    began,
+                    ended,
+                    # Another like it follows, which will be as short: the results can go together.
+                    bool(tasks) and ended - began < _TINY_NS and tasks[0][1] == function and not flags & IS_STREAM,
+                )
                 words[FINISHED] = number
                 del body, shared
                 value = call = None  # nothing of a task stays alive while the worker waits
@@ -209,10 +241,30 @@ class Worker:
         self._write(kind, body, None, 0)
 
     def _write(
-        self, kind: int, body: bytes, shared: tuple[int, Sizes] | None, number: int, began: int = 0, ended: int = 0
+        self,
+        kind: int,
+        body: bytes,
+        shared: tuple[int, Sizes] | None,
+        number: int,
+        began: int = 0,
+        ended: int = 0,
+        may_hold: bool = False,
     ) -> None:
         try:
             with self._write_lock:
+                held = self._held
+                if may_hold and shared is None and len(body) <= _HELD_MOST_BYTES and held < _HELD_ENOUGH_BYTES:
+                    frame = _head(kind, len(body), number, began, ended) + body
+                    until = held + len(frame)
+                    self._journal[held:until] = frame
+                    self._held = self.words[HELD] = until
+                    if not held:
+                        self._held_since = ended
+                    elif ended - self._held_since > _HOLD_NS:
+                        self._release_held()
+                    return
+                if held:
+                    self._release_held()
                 if shared is not None:
                     kind = protocol.WITH_BUFFERS[kind]
                     self._write_shared(*shared)
@@ -228,6 +280,13 @@ class Worker:
         finally:
             if shared is not None:
                 os.close(shared[0])
+
+    def _release_held(self) -> None:
+        """Send the results that are held. They stay in the journal until they are sent."""
+        words, held = self.words, self._held
+        words[HELD_TURN] += 1
+        self._socket.sendall(self._journal[:held])
+        self._held = words[HELD] = 0
 
     def _write_shared(self, descriptor: int, sizes: Sizes) -> None:
         announced = marshal_dumps(sizes)
