@@ -203,7 +203,7 @@ async def cancel_at_random(count, chance):
         else:
             async with spawn("yes") as child:
                 await child.stdout.read(1)
-                await child.stdout.read(-1)
+                await child.stdout.read_all()
 
     async def cancelled():
         task = asyncio.ensure_future(one())

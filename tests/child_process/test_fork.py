@@ -148,7 +148,7 @@ def test_a_traceback_begins_in_the_users_file(script, capfd):
 def test_silent_gives_pipes(script):
     async def main():
         child = fork(script("print('to the pipe')"), silent=True)
-        assert await child.stdout.read() == b"to the pipe\n"
+        assert await child.stdout.read_all() == b"to the pipe\n"
         await child.wait()
 
     run(main)
@@ -300,7 +300,7 @@ def test_the_childs_side_is_told_when_the_parent_disconnects(script):
             silent=True,
         )
         child.disconnect()
-        assert await child.stdout.read() == b"gone\n"
+        assert await child.stdout.read_all() == b"gone\n"
         assert await child.wait() == (0, None)
 
     run(main)
@@ -483,13 +483,13 @@ def test_a_connection_and_a_server_are_served_by_the_child(script):
         server.on("connection", lambda connection: child.send("connection", connection))
         await server.listen(0)
         client = await net.connect(server.address[1])
-        assert await client.read() == b"from the child"
+        assert await client.read_all() == b"from the child"
         port = server.address[1]
         child.send("server", server)
         await until(lambda: got)
         await server.close()  # ours; the child's goes on
         client = await net.connect(port)
-        assert await client.read() == b"child serves"
+        assert await client.read_all() == b"child serves"
         child.disconnect()
         await child.wait()
 

@@ -169,15 +169,15 @@ def test_options_reach_the_child(tmp_path):
     async def main():
         code = "import os, json; print(json.dumps([os.getcwd(), os.environ.get('X'), os.getsid(0) == os.getpid()]))"
         child = python(code, cwd=tmp_path, env={"X": "1"}, detached=True)
-        assert await child.stdout.read() == f'["{tmp_path}", "1", true]\n'.encode()
+        assert await child.stdout.read_all() == f'["{tmp_path}", "1", true]\n'.encode()
         child = spawn("sh", ["-c", "echo $0"], argv0="other")
-        assert await child.stdout.read() == b"other\n"
+        assert await child.stdout.read_all() == b"other\n"
         child = spawn("echo $X", shell=True, env={"X": "from the shell"})
-        assert await child.stdout.read() == b"from the shell\n"
+        assert await child.stdout.read_all() == b"from the shell\n"
         child = spawn("printf %s:", ["a b", "$HOME", "'"], shell=True)
-        assert await child.stdout.read() == b"a b:$HOME:':"
+        assert await child.stdout.read_all() == b"a b:$HOME:':"
         child = spawn("echo ${BASH_VERSION:+bash}", shell="/bin/bash")
-        assert await child.stdout.read() == b"bash\n"
+        assert await child.stdout.read_all() == b"bash\n"
 
     run(main)
 
@@ -186,9 +186,9 @@ def test_options_reach_the_child(tmp_path):
 def test_uid_and_gid_change_whose_process_it_is():
     async def main():
         child = spawn("id", ["-u"], uid=65534, gid=65534)
-        assert await child.stdout.read() == b"65534\n"
+        assert await child.stdout.read_all() == b"65534\n"
         child = spawn("id", ["-un"], uid="nobody")
-        assert await child.stdout.read() == b"nobody\n"
+        assert await child.stdout.read_all() == b"nobody\n"
 
     run(main)
 
@@ -198,7 +198,7 @@ def test_stdio_takes_words_descriptors_and_files(tmp_path):
         with open(tmp_path / "out", "wb") as out:
             child = spawn("echo to file; echo to error >&2", shell=True, stdio=["ignore", out, "pipe"])
             assert (child.stdin, child.stdout) == (None, None)
-            assert await child.stderr.read() == b"to error\n"
+            assert await child.stderr.read_all() == b"to error\n"
             await child.wait()
             child = spawn("echo by number", shell=True, stdio=["ignore", out.fileno(), "ignore"])
             await child.wait()
@@ -271,8 +271,8 @@ def test_what_a_child_wrote_can_be_read_after_its_end():
     async def main():
         child = spawn("echo early", shell=True)
         assert await child.wait() == (0, None)
-        assert await child.stdout.read() == b"early\n"
-        assert await child.stdout.read() == b""
+        assert await child.stdout.read_all() == b"early\n"
+        assert await child.stdout.read_all() == b""
 
     run(main)
 
@@ -379,7 +379,7 @@ def test_signals_reach_what_a_shell_has_started():
         await asyncio.sleep(0.05)
         child.kill()
         assert await child.wait() == (None, "SIGTERM")  # and 'close': nobody holds the pipe any more
-        assert await child.stdout.read() == b""
+        assert await child.stdout.read_all() == b""
 
     run(main)
 
@@ -491,7 +491,7 @@ def test_works_in_a_plain_asyncio_program():
     async def main():
         child = spawn("cat")
         child.stdin.end("plain")
-        assert await child.stdout.read() == b"plain"
+        assert await child.stdout.read_all() == b"plain"
         assert await child.wait() == (0, None)
 
     before = open_descriptors()
@@ -502,7 +502,7 @@ def test_works_in_a_plain_asyncio_program():
 def test_200_children_at_once_all_end():
     async def main():
         children = [spawn(f"echo {index}; exit {index % 50}", shell=True) for index in range(200)]
-        texts = await asyncio.gather(*(child.stdout.read() for child in children))
+        texts = await asyncio.gather(*(child.stdout.read_all() for child in children))
         ends = await asyncio.gather(*(child.wait() for child in children))
         assert texts == [f"{index}\n".encode() for index in range(200)]
         assert ends == [(index % 50, None) for index in range(200)]

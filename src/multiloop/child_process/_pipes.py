@@ -21,10 +21,11 @@ from ..events import EventEmitter
 from ..loop import CallbackOperation, ErrorFirst, Hub, Operation, launch
 
 _CHUNK_BYTES = 64 * 1024
+_UNBOUNDED = 1 << 62
 
 
 class ReadPipe(EventEmitter):
-    """What a child writes. Read with a 'data' listener, `async for chunk in pipe`, `lines()` or `await pipe.read()`.
+    """What a child writes: read it with a 'data' listener, `async for chunk in pipe`, `lines()`, `read()` or `read_all()`.
 
     Events: 'data' (bytes, or str after `set_encoding`) · 'end' (all of it was taken) · 'close' (the descriptor is closed).
     Nobody reads: 64 KiB are kept, then the child waits. Once the child has ended, what it had written is kept for you.
@@ -188,33 +189,43 @@ class ReadPipe(EventEmitter):
     @overload
     def read(self, size: int = -1, *, callback: ErrorFirst) -> CallbackOperation[Any]: ...
     def read(self, size: int = -1, *, callback: ErrorFirst | None = None) -> Any:
-        """Read: with `size`, at least one and at most that many bytes (or characters); without, everything to the end.
+        """Wait for the next chunk, as it came, or at most `size` bytes (or characters) of it; empty is the end.
 
-        Empty is the end. A read that is cancelled loses nothing.
+        A read that is cancelled loses nothing.
         """
         if size == 0 or size < -1:
-            raise UsageError(f"read({size}): a size above 0, or -1 for everything until the end")
-        if callback is not None:
-            return launch(self._read(size), callback)
-        return self._read(size)
+            raise UsageError(f"read({size}): a size above 0, or -1 for the next chunk")
+        return self._started(self._read(size), callback)
+
+    @overload
+    def read_all(self) -> Coroutine[Any, Any, Any]: ...
+    @overload
+    def read_all(self, *, callback: ErrorFirst) -> CallbackOperation[Any]: ...
+    def read_all(self, *, callback: ErrorFirst | None = None) -> Any:
+        """Wait for everything to the end, all of it kept in memory: for children that are trusted to end."""
+        return self._started(self._read_all(), callback)
+
+    def _started(self, reading: Coroutine[Any, Any, Any], callback: ErrorFirst | None) -> Any:
+        return reading if callback is None else launch(reading, callback)
+
+    async def _read_all(self) -> Any:
+        self._mark_bytes = _UNBOUNDED
+        while not self.closed:
+            await self._more()
+        found = list(self._chunks)
+        self._chunks.clear()
+        self._size_bytes = 0
+        self._tell_end()
+        return self._nothing().join(found)
 
     async def _read(self, size: int) -> Any:
-        if size < 0:
-            self._mark_bytes = max(self._mark_bytes, 1 << 62)
-            while not self.closed:
-                await self._more()
-            found = list(self._chunks)
-            self._chunks.clear()
-            self._size_bytes = 0
-            self._tell_end()
-            return self._nothing().join(found)
         while not self._chunks:
             if self.closed:
                 self._tell_end()
                 return self._nothing()
             await self._more()
         chunk = self._chunks.popleft()
-        if len(chunk) > size:
+        if 0 < size < len(chunk):
             self._chunks.appendleft(chunk[size:])
             chunk = chunk[:size]
         self._size_bytes = sum(map(len, self._chunks))
@@ -245,7 +256,7 @@ class ReadPipe(EventEmitter):
         return self
 
     async def __anext__(self) -> Any:
-        chunk = await self._read(1 << 62)
+        chunk = await self._read(-1)
         if not chunk:
             raise StopAsyncIteration
         return chunk
