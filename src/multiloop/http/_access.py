@@ -5,6 +5,7 @@ What lives here: what of an exchange stands in the line. What must not: the line
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from .. import logs
@@ -37,7 +38,7 @@ def access_writer(log_format: str) -> Callable[[Exchange], None]:
             exchange.http_version,
             exchange.status,
             exchange.sent_bytes,
-            service.loop.time() - exchange.started_at_s,
+            perf_counter() - exchange.started_at_s,
         )
 
     return access

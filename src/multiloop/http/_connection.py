@@ -15,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -319,13 +320,17 @@ class Connection:
     def _start(self, exchange: Exchange) -> None:
         exchange.started = True
         if self.service.access is not None:
-            exchange.started_at_s = self.service.loop.time()
+            exchange.started_at_s = perf_counter()  # the loop's time stands still within a turn
         if exchange.upgrade_rest is not None:
             self.service.upgrade(self, exchange)
             return
         if exchange.body_done:
             self.phase = SERVING
             self.deadline_s = NEVER
+        elif self.eof:
+            self.current = None
+            self.close()  # the rest of that body will never come
+            return
         limit = self.config.limit_concurrency
         service = self.service
         service.active += 1
@@ -396,6 +401,9 @@ class Connection:
                 service.idle_while_draining(self)
                 return
         else:
+            if self.eof and self._queue is None:
+                self.close()  # the rest of that head will never come
+                return
             self.phase = -1
             self._set_reading_phase(self.reader)
         if not self._pumping and (self._queue is not None or self._backlog or self._refusal is not None):

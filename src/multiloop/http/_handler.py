@@ -172,7 +172,8 @@ class HandlerExchange(Exchange):
         Exchange.disconnected(self, half=False)
         task = self.task
         if task is not None and not task.done():
-            task.cancel()
+            # Later: a task that is cancelled before its first step would never settle the exchange.
+            self.connection.service.loop.call_soon(task.cancel)
 
 
 class NodeResponse(EventEmitter):
@@ -301,7 +302,8 @@ class NodeExchange(HandlerExchange):
         if not half:
             if self.reply_state != DONE:
                 self.reply_state = DONE
-                self.connection.service.active -= 1
+                if self.started:  # one that waits behind others was not counted yet
+                    self.connection.service.active -= 1
             self._tell("close")
 
     def _tell(self, event: str) -> None:
