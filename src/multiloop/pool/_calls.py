@@ -21,7 +21,7 @@ from ..errors import NotSendable, UsageError
 from ._assign import UNKNOWN_NS
 from ._buffers import Sizes, pack, write_out
 from ._context import TELEMETRY as _TELEMETRY
-from ._context import Carrier, traceparent
+from ._context import Carried, Carrier, traceparent
 from ._main_module import describe_main
 from ._protocol import HAS_BUFFERS, IS_FULL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
 
@@ -67,10 +67,8 @@ class Calls:
             UsageError: the function is asynchronous, or a generator function outside of `stream`.
         """
         try:
-            function = self._functions.get(target)
-        except TypeError:  # a callable that cannot be hashed
-            function = None
-        if function is None:
+            function = self._functions[target]
+        except (KeyError, TypeError):  # a new one, or a callable that cannot be hashed
             function = self._learn(target)
         flags = IS_STREAM if is_stream else 0
         if function.is_generator and not is_stream:
@@ -97,6 +95,17 @@ class Calls:
             return function, flags | HAS_BUFFERS, body, write_out(buffers)
         except OSError:  # no descriptor left: the long way
             return function, flags, pickle.dumps(value, 5), None
+
+    def function(self, target: Any) -> Function:
+        """Return what is known of a function. Raises UsageError for what is none, or is asynchronous."""
+        try:
+            return self._functions[target]
+        except (KeyError, TypeError):
+            return self._learn(target)
+
+    def carried(self) -> Carried | None:
+        """Return the values of the context variables that are set."""
+        return self._carrier.take()
 
     def _learn(self, target: Any) -> Function:
         """Return the entry of a function that is seen for the first time, or that travels with each call."""

@@ -21,13 +21,14 @@ from ..loop import Handle, Hub, Operation, begin, hub
 from ._calls import Calls, Made
 from ._context import Carrier
 from ._driver import Driver
+from ._engine_executor import ExecutorCalls, ExecutorEngine
 from ._engine_local import LocalEngine, refusal
 from ._meter import Meter
 from ._options import PoolConfig, TaskOptions
 from ._queue import NO_PLACE, Admission
 from ._tasks import CallbackTask, FutureTask, Relay, Task, make_async, set_up
 
-Engine = LocalEngine
+Engine = LocalEngine | ExecutorEngine
 
 
 class _Guard(Handle):
@@ -55,7 +56,8 @@ class Core:
         self.config = config
         self.limit = config.workers
         self.meter = Meter()
-        self.calls = self._make_calls()
+        carrier = Carrier(config.context)
+        self.calls = Calls(carrier) if config.engine is None else ExecutorCalls(carrier)
         self.admission = None if config.max_queue is None else Admission(config.workers + config.max_queue)
         self.engine: Engine | None = None
         self.driver: Driver | None = None
@@ -64,9 +66,6 @@ class Core:
         self._lock = threading.RLock()
         self._inbox: deque[Task] = deque()
         self._is_inbox_armed = False
-
-    def _make_calls(self) -> Calls:
-        return Calls(Carrier(self.config.context))
 
     # -- starting --------------------------------------------------------------------------------------------------
     def bind(self, of: Hub | None) -> Driver:
@@ -79,7 +78,8 @@ class Core:
             if driver is not None:
                 self.let_go()
             driver = Driver.of_own(self.config.name) if of is None else Driver(of, None)
-            self.engine = LocalEngine(self.config, self.limit, driver, self.meter, self.admission)
+            kind = LocalEngine if self.config.engine is None else ExecutorEngine
+            self.engine = kind(self.config, self.limit, driver, self.meter, self.admission)
             self.driver = driver
             _active.add(self)
             if driver.thread is None:

@@ -19,6 +19,7 @@ from . import _machine
 from . import _options as options_of
 from ._context import find_variable
 from ._core import Core
+from ._engine_executor import workers_of
 from ._executor import PoolExecutor
 from ._iterate import Mapping
 from ._options import Kind, PoolConfig, TaskOptions
@@ -163,8 +164,8 @@ class Pool(Configured):
     ) -> None:
         if max_queue is not None and max_queue < 0:
             raise ValueError(f"max_queue={max_queue!r}: a number of tasks, or None for any number")
-        count = options_of.check_workers(workers)
         executor = options_of.check_engine(engine)
+        count = options_of.check_workers(workers_of(executor) if workers is None and executor is not None else workers)
         chosen, reason = options_of.choose_kind(kind)
         for variable in context:
             find_variable(variable)
