@@ -4,7 +4,8 @@ What lives here: `ControlServer` (in the primary) and `call` (in the command lin
 (`_primary`), how its answer looks to people (`cli`).
 
 One line of JSON each way: `{"command": "scale", "workers": 4}` ─▶ `{"ok": true, "result": {…}}` or
-`{"ok": false, "error": "one line"}`. A connection may carry several, one after the other.
+`{"ok": false, "error": "one line"}`. A connection may carry several, one after the other. It ends with the server, so
+that whoever asked for a stop can wait for it.
 
 The socket is 0600 in a folder that is 0700 and ours, and the kernel is asked who connects: only the same user, or root.
 """
@@ -175,75 +176,81 @@ class ControlServer:
     def __init__(self, path: str | None, handle: Handle) -> None:
         self._path = path
         self._handle = handle
+        self._loop = asyncio.get_running_loop()
         self._listener: Listener | None = None
-        self._server: asyncio.AbstractServer | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def path(self) -> str:
         """Where it listens."""
         return self._path or ""
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Listen. Raises ConfigError (one line) when the socket cannot be made, or a live server has it."""
         self._path = default_path() if self._path is None else self._path
         try:
             (self._listener,) = open_listeners([ListenAddress(path=self._path, path_mode=0o600)])
         except ConfigError as error:
             raise ConfigError(str(error).replace("--uds", "--control"), exit_code=error.exit_code) from None
-        self._server = await asyncio.start_unix_server(
-            self._connected, sock=self._listener.sock.dup(), limit=_MAX_LINE_BYTES
-        )
+        self._loop.add_reader(self._listener.sock, self._accept, self._listener.sock)
 
     def close(self) -> None:
         """Close, and remove the socket. Safe to call twice."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for task in list(self._tasks):
-            task.cancel()
         if self._listener is not None:
+            self._loop.remove_reader(self._listener.sock)
             self._listener.close()
             self._listener = None
+        for task in self._tasks:
+            task.cancel()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            if len(self._tasks) <= _MAX_CONNECTIONS and _is_allowed(writer.get_extra_info("socket")):
-                await self._converse(reader, writer)
-        except (OSError, ValueError, TimeoutError, asyncio.CancelledError):  # gone, silent, a line without end, our end
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if len(self._tasks) >= _MAX_CONNECTIONS or not _is_allowed(connection):
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._serve(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: connection.close())
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await asyncio.wait_for(reader.readline(), _IDLE_S):
-            answer = await self._answer(line)
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-            if answer.get("last"):  # the server ends: the client sees that by the end of this connection
-                await reader.read()
+    async def _serve(self, connection: socket.socket) -> None:
+        received = b""
+        try:
+            while True:
+                line, found, received = received.partition(b"\n")
+                if found:
+                    await self._loop.sock_sendall(connection, await self._answer(line))
+                    continue
+                data = await asyncio.wait_for(self._loop.sock_recv(connection, _MAX_LINE_BYTES), _IDLE_S)
+                received = line + data
+                if not data or len(received) > _MAX_LINE_BYTES:
+                    return
+        except (OSError, TimeoutError):  # gone, or silent
+            return
 
-    async def _answer(self, line: bytes) -> dict[str, Any]:
+    async def _answer(self, line: bytes) -> bytes:
+        return json.dumps(await self._result_of(line)).encode() + b"\n"
+
+    async def _result_of(self, line: bytes) -> dict[str, Any]:
         try:
             request = json.loads(line)
             command = request.pop("command")
         except (ValueError, KeyError, AttributeError, TypeError):
             return {"ok": False, "error": "a request is one line of JSON with a command"}
         try:
-            result = await self._handle(command, request)
+            return {"ok": True, "result": await self._handle(command, request)}
         except (CommandFailed, ConfigError) as error:
             return {"ok": False, "error": str(error)}
         except Exception:
             log.exception("the command %r failed", command)
             return {"ok": False, "error": "it failed; the server's log says why"}
-        return {"ok": True, "result": result, "last": command == "stop"}
 
 
-def _is_allowed(connection: Any) -> bool:
+def _is_allowed(connection: socket.socket) -> bool:
     """Whether the same user, or root, is at the other end."""
     if not sys.platform.startswith("linux"):
         return True  # the folder and the socket's mode must do
