@@ -32,7 +32,7 @@ serve: $(VENV)/installed
 	exec $(BIN)/multiloop serve app:app --app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto
 
 test: $(VENV)/installed-test
-	@$(BIN)/python -m pytest -q -m "not slow and not browser and not faults" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 -m "not slow and not browser and not faults" $(ARGS)
 
 test-all: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m "not faults" $(ARGS)
