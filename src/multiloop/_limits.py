@@ -112,6 +112,8 @@ ACCEPT_BATCH = 64  # connections accepted in one turn of the loop.
 ACCEPT_RETRY_S = 0.1  # pause of accepting when there are no descriptors left.
 ACK_DELAY_S = 0.002  # a worker gathers acknowledgements for this long, or up to half its credit.
 REPORT_INTERVAL_S = 1.0  # a worker's statistics.
+THREAD_BEAT_INTERVAL_S = 0.5  # a worker's side thread: tells blocking Python code from C code that holds the lock.
+STACK_AFTER_S = 0.6  # after silence was noticed: by then a side thread that can run has done so.
 STACK_WAIT_S = 0.15  # for a worker's signal handler to write its stack before it is killed.
 
 # --- channels between processes -----------------------------------------------------------------------------------

@@ -10,6 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._client import fetch as fetch
+    from ._client_agent import Agent as Agent
+    from ._client_agent import Timeouts as Timeouts
+    from ._client_reply import Reply as Reply
+    from ._client_request import ClientRequest as ClientRequest
+    from ._client_request import request as request
     from ._config import HttpConfig as HttpConfig
     from ._config import TlsConfig as TlsConfig
     from ._exchange import ReplyError as ReplyError
@@ -28,20 +34,26 @@ if TYPE_CHECKING:
     from ._websocket_native import WebSocketClosed as WebSocketClosed
 
 _HOMES = {
+    "Agent": "_client_agent",
+    "ClientRequest": "_client_request",
     "Headers": "_messages",
     "HttpConfig": "_config",
     "HttpService": "_service",
     "LifespanFailed": "_lifespan",
+    "Reply": "_client_reply",
     "ReplyError": "_exchange",
     "Request": "_messages",
     "Response": "_messages",
     "Server": "_server",
     "StaticFiles": "_static",
+    "Timeouts": "_client_agent",
     "TlsConfig": "_config",
     "WebSocket": "_websocket_native",
     "WebSocketClosed": "_websocket_native",
     "create_server": "_server",
+    "fetch": "_client",
     "handler": "_server",
+    "request": "_client_request",
     "serve": "_server",
     "static": "_static",
 }
