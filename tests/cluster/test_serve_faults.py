@@ -87,7 +87,7 @@ def test_a_stopped_worker_is_routed_around_and_what_it_had_not_received_is_dealt
             send(sock)
         assert str(victim) not in {receive(sock) for sock in sockets}
         assert time.monotonic() - started < 2.5  # a second, on a quiet machine
-        wait_until(lambda: "does not run" in server.log)
+        wait_until(lambda: "is stopped" in server.log)
         for _ in range(10):
             assert server.get(timeout=1) != str(victim)
         os.kill(victim, signal.SIGCONT)

@@ -34,9 +34,10 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Deal no more to it, and pull back what it has not received."""
+    """Deal no more to it, and pull back what it has not received (unless it shall answer that before it leaves)."""
 
     number: int
+    pull_back: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Terminate:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Log what its threads are doing."""
+    """Log why its loop is silent."""
 
     number: int
 

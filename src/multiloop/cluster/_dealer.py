@@ -138,14 +138,15 @@ class Dealer:
             self._list(link)
             self._deal_pending()
 
-    def close(self, number: int) -> None:
-        """Let a worker have no more, and deal what it has not received to others."""
+    def close(self, number: int, *, pull_back: bool = True) -> None:
+        """Let a worker have no more; with `pull_back` what it has not received is dealt to others."""
         link = self._links.get(number)
         if link is not None:
             link.is_open = False
             self._unlist(link)
-            self._take_back(link)
-            self._deal_pending()
+            if pull_back:
+                self._take_back(link)
+                self._deal_pending()
             self._update_reading()
 
     def bury(self, number: int) -> None:

@@ -1,12 +1,15 @@
-"""The page of memory that a worker shares with the primary: its heartbeat, and room for its stack when it hangs.
+"""The page of memory that a worker shares with the primary: its heartbeats, and room for its stack when it hangs.
 
 What lives here: `Page`, used by both ends. What must not: what a missed heartbeat leads to (`_supervisor`).
 
 The worker's loop writes the time of its last turn (CLOCK_MONOTONIC is one clock for all processes); the primary looks
 when it likes. So a heartbeat costs no message and no wake-up, and a worker that is stopped needs no one to say so.
 
-The stack is written by faulthandler, from a C signal handler: also while C code holds the interpreter's lock. It goes
-into the same file behind the page, so that the primary can log it in one piece.
+A side thread writes another time, each half second: it tells a loop that Python code blocks (the worker's own watchdog
+reports that) from C code that holds the interpreter's lock, under which nothing in the worker can report anything.
+
+The stack is written by faulthandler, from a C signal handler: also under that lock. It goes into the same file behind
+the page, so that the primary can log it in one piece.
 """
 
 from __future__ import annotations
@@ -53,6 +56,15 @@ class Page:
     def last_beat(self) -> float:
         """Return when the loop last turned; 0.0 when it never did."""
         value: float = _BEAT.unpack_from(self._map, 0)[0]
+        return value
+
+    def thread_beat(self, now: float) -> None:
+        """Say that a side thread could run Python code at this time."""
+        _BEAT.pack_into(self._map, _BEAT.size, now)
+
+    def last_thread_beat(self) -> float:
+        """Return when a side thread last ran; 0.0 when it never did."""
+        value: float = _BEAT.unpack_from(self._map, _BEAT.size)[0]
         return value
 
     def take_stack(self) -> str:

@@ -84,7 +84,7 @@ class Primary:
             act.Close: self._close,
             act.Drain: lambda a: self._tell(a.number, wire.Drain(a.grace_s, a.give_back)),
             act.Terminate: lambda a: self._with(a.number, lambda process: process.signal(signal.SIGTERM)),
-            act.Stack: lambda a: self._with(a.number, lambda process: process.log_stack()),
+            act.Stack: lambda a: self._with(a.number, lambda process: process.look_at_silence()),
             act.Kill: lambda a: self._with(a.number, lambda process: process.kill(stack=a.stack)),
             act.Say: self._say,
             act.Settled: self._settled,
@@ -109,7 +109,7 @@ class Primary:
         _set_title(f"multiloop: primary ({settings.target.name})")
         try:
             if self._control is not None:
-                await self._control.start()
+                self._control.start()
             self._take_signals()
             self._watch_files()
             self.supervisor.start(time.monotonic())
@@ -182,7 +182,7 @@ class Primary:
 
     def _close(self, action: act.Close) -> None:
         self._slots.close_for(action.number)
-        self._dealer.close(action.number)
+        self._dealer.close(action.number, pull_back=action.pull_back)
 
     def _tell(self, number: int, message: Any) -> None:
         self._with(number, lambda process: process.send(message))

@@ -92,15 +92,14 @@ class Process:
         elif not self._over:
             self._signals.append(number)
 
-    def log_stack(self, then: Callable[[], None] | None = None) -> None:
-        """Let the process write what its threads do, log that, and then go on with `then`."""
-        self.signal(STACK_SIGNAL)
-        self._loop.call_later(limits.STACK_WAIT_S, self._stack_written, then)
+    def look_at_silence(self) -> None:
+        """Find out why the loop is silent, and log what the worker's own watchdog cannot."""
+        self._loop.call_later(limits.STACK_AFTER_S, self._look, self.page.last_beat())
 
     def kill(self, *, stack: bool = False) -> None:
         """Send SIGKILL, after its stack was logged if so asked."""
         if stack:
-            self.log_stack(lambda: self.signal(signal.SIGKILL))
+            self._log_stack(lambda: self.signal(signal.SIGKILL))
         else:
             self.signal(signal.SIGKILL)
 
@@ -110,15 +109,29 @@ class Process:
             self.child.end()
         self._close()
 
+    def _look(self, beat: float) -> None:
+        """Only if no Python code can run in there is the stack taken from outside: faulthandler's signal handler can
+        hit code that runs at a moment in which its frames are not consistent, and that kills the process."""
+        if self._over or self.page.last_beat() != beat:
+            return
+        if self.child is not None and self.child.is_stopped:
+            log.warning("worker %d (pid %d) is stopped (SIGSTOP, or a debugger)", self.number, self.pid)
+        elif time.monotonic() - self.page.last_thread_beat() > limits.STACK_AFTER_S + limits.THREAD_BEAT_INTERVAL_S:
+            self._log_stack(None)
+
+    def _log_stack(self, then: Callable[[], None] | None) -> None:
+        """Let the process write what its threads do, log that, and then go on with `then`."""
+        self.page.take_stack()
+        self.signal(STACK_SIGNAL)
+        self._loop.call_later(limits.STACK_WAIT_S, self._stack_written, then)
+
     def _stack_written(self, then: Callable[[], None] | None) -> None:
         if not self._over:
             stack = self.page.take_stack()
             if stack:
                 log.warning("worker %d (pid %d) is here:", self.number, self.pid, extra={"detail": stack})
             else:
-                log.warning(
-                    "worker %d (pid %d) does not run: it is stopped, or waits in the kernel", self.number, self.pid
-                )
+                log.warning("worker %d (pid %d) does not run: stopped, or in the kernel", self.number, self.pid)
         if then is not None:
             then()
 

@@ -85,7 +85,7 @@ class Roster:
             self._do(Terminate(worker.number))
         else:
             worker.deadline = now + grace + margin
-            self._do(Close(worker.number))
+            self._do(Close(worker.number, pull_back=give_back))  # else nobody is left who could have it
             self._do(Drain(worker.number, grace, give_back))
 
     def _vacate(self, worker: Worker) -> tuple[Slot | None, Slot | None]:

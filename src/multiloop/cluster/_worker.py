@@ -70,9 +70,9 @@ class Arguments(NamedTuple):
 def main(argv: list[str]) -> int:
     """Live a worker's life; returns the exit code."""
     arguments = Arguments.parse(argv)
-    lifeline = _Lifeline(arguments.lifeline)
     page = Page(arguments.page)
     os.set_inheritable(arguments.page, False)
+    lifeline = _Lifeline(arguments.lifeline, page)
     faulthandler.enable()
     faulthandler.register(STACK_SIGNAL, file=page.descriptor, all_threads=True)
     _take_signals()
@@ -90,11 +90,15 @@ def _take_signals() -> None:
 
 
 class _Lifeline:
-    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not."""
+    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not.
 
-    def __init__(self, descriptor: int) -> None:
+    The same thread says on the page that it can run.
+    """
+
+    def __init__(self, descriptor: int, page: Page) -> None:
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
+        self._page = page
         self._loop: asyncio.AbstractEventLoop | None = None
         self._callback: Any = None
         threading.Thread(target=self._watch, name="multiloop-lifeline", daemon=True).start()
@@ -107,7 +111,8 @@ class _Lifeline:
     def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        poll.poll()  # nobody writes: it only returns at the end of file
+        while not poll.poll(limits.THREAD_BEAT_INTERVAL_S * 1000):  # nobody writes: there is only the end of file
+            self._page.thread_beat(time.monotonic())
         if self._loop is None:
             os._exit(1)  # nothing is served
         try:
