@@ -242,6 +242,21 @@ def touch(path: str, seconds: float = 0.0) -> str:
     return path
 
 
+def fill(buffer: Any, value: int) -> Any:
+    """Write to a shared buffer in place; returns the buffer itself."""
+    buffer[0] = value
+    buffer[len(buffer) - 1] = value
+    return buffer
+
+
+def change_and_die_once(array: Any, path: str) -> Any:
+    """Change the argument, then die; the second run must not see the change."""
+    found = int(array[0])
+    array[0] = 7
+    die_once(path)
+    return found
+
+
 def first_byte_changed(array: Any) -> Any:
     array[0] = 99
     return array

@@ -87,7 +87,14 @@ def test_the_queue_is_ours() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"nice": 1}, {"task_timeout": 1}, {"recycle_after_tasks": 1}, {"initializer": print}, {"warm": True}, {"kind": "process"}],
+    [
+        {"nice": 1},
+        {"task_timeout": 1},
+        {"recycle_after_tasks": 1},
+        {"initializer": print},
+        {"warm": True},
+        {"kind": "process"},
+    ],
 )
 def test_what_an_executor_cannot_keep_is_refused(options: Any) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as executor, pytest.raises(UsageError, match="executor as engine"):

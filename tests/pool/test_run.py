@@ -6,7 +6,9 @@ import asyncio
 import functools
 import os
 import pickle
+import resource
 import threading
+import time
 import traceback
 from concurrent.futures import Future
 from typing import Any
@@ -17,6 +19,7 @@ import multiloop
 from multiloop import pool
 from multiloop.errors import NotSendable, PoolClosed, RemoteError, TaskExited, UsageError
 from multiloop.pool import Pool
+from multiloop.worker_threads import SharedBuffer
 from tests.pool import functions as work
 from tests.support import LOOPS
 
@@ -438,6 +441,65 @@ def test_numpy_arrays_and_large_bytes_travel_through_shared_memory() -> None:
         assert type(mixed["c"]) is bytearray
 
     in_pool(main)
+
+
+def test_a_shared_buffer_crosses_without_a_copy() -> None:
+    async def main(made: Pool) -> None:
+        buffer = SharedBuffer(100 * 2**20)
+        await made.ready()
+        await made.run(work.fill, SharedBuffer(8), 1)  # what it takes is imported
+        begun = time.perf_counter()
+        back = await made.run(work.fill, buffer, 42)
+        took_s = time.perf_counter() - begun
+        assert back is buffer
+        assert (buffer[0], buffer[len(buffer) - 1]) == (42, 42)
+        assert took_s < 0.05  # a copy takes longer
+        del back
+        buffer.close()
+
+    in_pool(main, workers=1)
+
+
+def test_an_idempotent_task_does_not_see_what_its_first_run_changed(tmp_path: Any) -> None:
+    numpy = pytest.importorskip("numpy")
+
+    async def main(made: Pool) -> Any:
+        task = made.options(idempotent=True).run(
+            work.change_and_die_once, numpy.arange(100_000), str(tmp_path / "died")
+        )
+        return await task
+
+    assert in_pool(main, workers=1) == 0
+
+
+def test_without_descriptors_to_spare_large_values_fail_alone() -> None:
+    async def main(made: Pool) -> None:
+        await made.ready()
+        assert len(await made.run(work.identity, bytes(100_000))) == 100_000
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            task = made.run(work.add, 1)
+            with pytest.raises(OSError, match=r"[Tt]oo many open files"):
+                await made.run(work.identity, bytes(100_000))
+            with pytest.raises(OSError, match=r"[Tt]oo many open files"):
+                await made.run(bytes, 100_000)
+            assert await task == 1
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+        assert len(await made.run(bytes, 100_000)) == 100_000
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        in_pool(main, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_large_values_of_all_kinds_come_back_whole() -> None:

@@ -19,15 +19,16 @@ from typing import Any
 
 from ..errors import NotSendable, UsageError
 from ._assign import UNKNOWN_NS
-from ._buffers import Sizes, pack, write_out
 from ._context import TELEMETRY as _TELEMETRY
 from ._context import Carried, Carrier, traceparent
 from ._main_module import describe_main
-from ._protocol import HAS_BUFFERS, IS_FULL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
+from ._protocol import IS_FULL, IS_PARCEL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
+from ._rights import Parcel
+from ._values import PLAIN_PICKLE, Packed, pack
 
 _MAX_FUNCTIONS = 4096
 
-Made = tuple["Function", int, Any, tuple[int, Sizes] | None]
+Made = tuple["Function", int, Any, Parcel | None]
 
 
 class Function:
@@ -59,8 +60,18 @@ class Calls:
         self._functions: dict[Any, Function] = {}
         self._numbers = itertools.count(1)
 
-    def make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_stream: bool = False) -> Made:
-        """Return the function, the flags, the call and its large buffers (a memfd that the task owns, and sizes).
+    def make(
+        self,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        is_stream: bool = False,
+        for_many: bool = False,
+    ) -> Made:
+        """Return the function, the flags, the call, and what belongs to it if it is a parcel.
+
+        Args:
+            for_many: the task may be run again: the second run must not see what the first one changed.
 
         Raises:
             NotSendable: the function or an argument cannot be pickled; names the path to it.
@@ -88,13 +99,10 @@ class Calls:
                 if len(args) == 1 and not flags and argument is not None:
                     return function, IS_SINGLE, argument, None
                 return function, flags | IS_PLAIN, args, None
-        body, buffers = _pack(value, is_full=bool(flags & IS_FULL))
-        if not buffers:
-            return function, flags, body, None
-        try:
-            return function, flags | HAS_BUFFERS, body, write_out(buffers)
-        except OSError:  # no descriptor left: the long way
-            return function, flags, pickle.dumps(value, 5), None
+        kind, body, descriptors = _pack(value, bool(flags & IS_FULL), for_many)
+        if kind:
+            return function, flags | IS_PARCEL, body, (kind, descriptors)
+        return function, flags, body, None
 
     def function(self, target: Any) -> Function:
         """Return what is known of a function. Raises UsageError for what is none, or is asynchronous."""
@@ -203,17 +211,17 @@ def _sendable(target: Any, name: str) -> Any:
     return _ByValue(cloudpickle.dumps(target, 5))
 
 
-def _pack(value: Any, is_full: bool) -> tuple[bytes, list[memoryview]]:
+def _pack(value: Any, is_full: bool, for_many: bool) -> Packed:
     if describe_main() is None and (cloudpickle := _cloudpickle()) is not None:
         # Interactive: an ordinary pickle would name classes that no worker can import.
-        return cloudpickle.dumps(value, 5), []
+        return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
     try:
-        return pack(value)
+        return pack(value, for_many=for_many)
     except NotSendable as error:
         cloudpickle = _cloudpickle()
         if cloudpickle is not None:
             try:
-                return cloudpickle.dumps(value, 5), []
+                return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
             except Exception:
                 pass  # the error of the ordinary pickle says more
         path = error.path.removeprefix("value")

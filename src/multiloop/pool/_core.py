@@ -115,7 +115,7 @@ class Core:
         engine = self.engine
         if engine is None or _running_loop() is not engine.loop or self.is_closed:
             return self._run_elsewhere(options, target, args, kwargs, stream)
-        made = self.calls.make(target, args, kwargs, stream is not None)
+        made = self.calls.make(target, args, kwargs, stream is not None, options.idempotent)
         of = engine.hub
         task: Any
         if options.callback is None:
@@ -174,7 +174,8 @@ class Core:
         """Give a task to the workers from anywhere; returns a concurrent.futures.Future."""
         self.bind(None)
         self.refuse_if_over()
-        return self.give(options, self.calls.make(target, args, kwargs, stream is not None), stream, may_block)
+        made = self.calls.make(target, args, kwargs, stream is not None, options.idempotent)
+        return self.give(options, made, stream, may_block)
 
     def refuse_if_over(self) -> None:
         """Raise what a task that comes now would end with, if the pool is closed or broken."""

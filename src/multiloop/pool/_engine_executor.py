@@ -43,7 +43,14 @@ def refusal_of(broken: BaseException | None) -> BaseException:
 class ExecutorCalls(Calls):
     """Calls as they are: what is pickled, and how, the executor knows."""
 
-    def make(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_stream: bool = False) -> Made:
+    def make(
+        self,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        is_stream: bool = False,
+        for_many: bool = False,
+    ) -> Made:
         """See Calls."""
         if is_stream:
             raise UsageError("stream() cannot be kept with an executor as engine: use engine='local'")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Iterable
 from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from ._meter import Meter
 from ._options import PoolConfig
 from ._protocol import COOPERATIVE, FINISHED, GRACE_MS, HELD, STARTED, STARTED_NS, STOP_ASKED
 from ._queue import NO_PLACE, Admission, TaskQueue
+from ._rights import close_all
 from ._tasks import FutureTask
 
 if TYPE_CHECKING:
@@ -301,9 +301,9 @@ class LocalEngine:
         if task.call is None:
             return
         task.call = None
-        if task.shared is not None:
-            os.close(task.shared[0])
-            task.shared = None
+        if task.parcel is not None:
+            close_all(task.parcel[1])
+            task.parcel = None
         if self._attempts:
             self._attempts.pop(task, None)
         if self._admission is not None and task.number != NO_PLACE:
@@ -318,7 +318,7 @@ class LocalEngine:
 
     def message(self, task: Task, kind: int, value: Any, error: BaseException | None) -> None:
         """A report or an item of a stream has come."""
-        if kind in (protocol.ITEM, protocol.ITEM_SHARED):
+        if kind == protocol.ITEM:
             if task.stream is not None:
                 task.stream.put(value, error)
         elif error is not None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import _pickle
 import enum
+import errno
 import marshal
 import os
 import socket
-import struct
 from asyncio import InvalidStateError
 from collections import deque
 from collections.abc import Sequence
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import _protocol as protocol
 from ._assign import UNKNOWN_NS
-from ._buffers import Sizes, unpack
 from ._failures import unpack_error
 from ._page import make_page
 from ._protocol import (
@@ -41,7 +40,9 @@ from ._protocol import (
     TO_WORKER,
     VALUE,
 )
+from ._rights import LOST, Parcel, claim, close_all, descriptors_of, rights_of
 from ._tasks import AsyncTask
+from ._values import unpack
 
 if TYPE_CHECKING:
     from ._bodies import Body
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 _READ_BYTES = 64 * 1024  # some hundred tiny results: a millisecond of the loop
 _WORKER_SEND_BYTES = 1024 * 1024  # what a worker may have written and we not read before it waits
 _SETTLE_NS = 20_000  # until a word is seen on every core: a store needs far less
-_RIGHTS_BYTES = 64
 
 
 class State(enum.Enum):
@@ -85,9 +85,9 @@ class Link:
         self.boot_error: BaseException | None = None
         self._known: set[int] = set()  # numbers of the functions it has
         self._revoked_from = 0
-        self._out: deque[tuple[memoryview, int]] = deque()  # what the socket did not take; descriptor or -1
-        self._descriptors: deque[int] = deque()
-        self._shared: deque[tuple[int, Sizes]] = deque()
+        self._out: deque[tuple[memoryview, list[int]]] = deque()  # what the socket did not take, with descriptors
+        self._came: deque[list[int]] = deque()  # descriptors, by the message that brought them
+        self._parcels: deque[Parcel] = deque()  # announced; the frames they belong to come next
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -126,13 +126,11 @@ class Link:
                 self.engine.loop.remove_writer(self._number)
         self._number = -1
         self._socket.close()
-        for descriptor in (*self._descriptors, *(descriptor for descriptor, _ in self._shared)):
-            if descriptor >= 0:
-                os.close(descriptor)
-        for _, descriptor in self._out:
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._out.clear()
+        for descriptors in (*self._came, *(descriptors for _, descriptors in self._parcels)):
+            close_all(descriptors)
+        self._came.clear()
+        self._parcels.clear()
+        self._drop_out()
         self._page.close()
 
     def forget(self) -> None:
@@ -157,7 +155,7 @@ class Link:
             if function.number not in known and function.number:
                 known.add(function.number)
                 definitions.append((function.number, function.pickled))
-            if task.shared is not None and not self._send_shared(task):
+            if task.parcel is not None and not self._send_parcel(task):
                 continue
             task.link = self
             task.number = number
@@ -167,16 +165,17 @@ class Link:
         self.next_number = number
         self._send(protocol.TASKS, marshal.dumps((definitions, entries), 2))
 
-    def _send_shared(self, task: Task) -> bool:
-        """Send the large arguments of a task ahead of it; without a descriptor to spare it fails, alone."""
-        assert task.shared is not None
-        descriptor, sizes = task.shared
+    def _send_parcel(self, task: Task) -> bool:
+        """Send the descriptors of a task ahead of it; without a descriptor to spare it fails, alone."""
+        assert task.parcel is not None
+        kind, descriptors = task.parcel
         try:
-            copy = os.dup(descriptor)  # this one may have to wait, and the task may have to be sent again
+            # These may have to wait, and the task may have to be sent again.
+            copies = [os.dup(descriptor) for descriptor in descriptors]
         except OSError as error:
             self.engine.discard(task, error)
             return False
-        self._send(protocol.SHARED_CALL, marshal.dumps(sizes), copy)
+        self._send(protocol.PARCEL, marshal.dumps((kind, len(copies))), copies)
         return True
 
     def send_credit(self, task: Task, items: int) -> None:
@@ -187,10 +186,10 @@ class Link:
         """Tell the worker to leave after its tasks."""
         self._send(protocol.EXIT, b"")
 
-    def _send(self, kind: int, body: bytes, descriptor: int = -1) -> None:
+    def _send(self, kind: int, body: bytes, descriptors: Sequence[int] = ()) -> None:
         data = TO_WORKER.pack(kind, len(body)) + body
-        if self._out or descriptor >= 0:
-            self._send_later(memoryview(data), descriptor)
+        if self._out or descriptors:
+            self._send_later(memoryview(data), list(descriptors))
             return
         try:
             sent = self._socket.send(data)
@@ -200,11 +199,11 @@ class Link:
             return  # it is gone: its end is noticed elsewhere, and its tasks are dealt again
         self.words[SENT] += sent
         if sent < len(data):
-            self._send_later(memoryview(data)[sent:], -1)
+            self._send_later(memoryview(data)[sent:], [])
 
-    def _send_later(self, data: memoryview, descriptor: int) -> None:
+    def _send_later(self, data: memoryview, descriptors: list[int]) -> None:
         was_empty = not self._out
-        self._out.append((data, descriptor))
+        self._out.append((data, descriptors))
         if was_empty:
             self._write()
             if self._out:
@@ -214,27 +213,28 @@ class Link:
         out = self._out
         try:
             while out:
-                data, descriptor = out[0]
-                if descriptor >= 0:
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
-                    sent = self._socket.sendmsg([data], rights)
-                    os.close(descriptor)
+                data, descriptors = out[0]
+                if descriptors:
+                    sent = self._socket.sendmsg([data], rights_of(descriptors))
+                    close_all(descriptors)
                 else:
                     sent = self._socket.send(data)
                 self.words[SENT] += sent
                 if sent < len(data):
-                    out[0] = (data[sent:], -1)
+                    out[0] = (data[sent:], [])
                 else:
                     out.popleft()
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            for _, descriptor in out:
-                if descriptor >= 0:
-                    os.close(descriptor)
-            out.clear()
+        except OSError:  # it is gone: its end is noticed elsewhere, and its tasks are dealt again
+            self._drop_out()
         if not self.engine.loop.is_closed():
             self.engine.loop.remove_writer(self._number)
+
+    def _drop_out(self) -> None:
+        for _, descriptors in self._out:
+            close_all(descriptors)
+        self._out.clear()
 
     # -- revoking --------------------------------------------------------------------------------------------------
     def revoke(self, first: int) -> list[Task]:
@@ -291,7 +291,7 @@ class Link:
         if self._large is not None:
             return self._read_large()
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into([self._view[self._filled :]], _RIGHTS_BYTES)
+            count, ancillary, flags, _ = self._socket.recvmsg_into([self._view[self._filled :]], protocol.RIGHTS_BYTES)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -300,9 +300,7 @@ class Link:
             self._ended()
             return False
         if ancillary or flags & socket.MSG_CTRUNC:
-            # One for each frame that announces one; none here means that our table of open files is full.
-            found = [struct.unpack_from("i", data)[0] for _, _, data in ancillary if len(data) >= 4]
-            self._descriptors.extend(found or (-1,))
+            self._came.append(descriptors_of(ancillary))
         filled = self._filled + count
         position = filled
         try:
@@ -361,7 +359,7 @@ class Link:
                 function.estimate_ns += (took_ns - function.estimate_ns) * 0.125
             waits.append(began - task.submitted_ns)
             runs.append(took_ns)
-            if has_more or task.shared is not None:
+            if has_more or task.parcel is not None:
                 engine.release(task)
             else:
                 task.call = None
@@ -414,15 +412,12 @@ class Link:
             self.engine.link_ready(self)
         elif kind == protocol.BROKEN:
             self.boot_error = unpack_error(body)
-        elif kind == protocol.SHARED:
-            self._shared.append((self._descriptors.popleft(), marshal.loads(body)))
-        elif not self.outstanding or self.outstanding[0].number != number:
-            if kind in (protocol.VALUE_SHARED, protocol.ITEM_SHARED, protocol.REPORT_SHARED):
-                descriptor, _ = self._shared.popleft()
-                if descriptor >= 0:
-                    os.close(descriptor)
-        else:
+        elif kind == protocol.PARCEL_BEFORE:
+            self._parcels.append(claim(self._came, *marshal.loads(body)))
+        elif self.outstanding and self.outstanding[0].number == number:
             self._take_of_task(kind, self.outstanding[0], began, ended, body)
+        elif kind in protocol.AS_PICKLE:
+            close_all(self._parcels.popleft()[1])  # the task was given up
 
     def _take_of_task(self, kind: int, task: Task, began: int, ended: int, body: memoryview) -> None:
         if kind == protocol.SKIPPED:
@@ -430,32 +425,34 @@ class Link:
             task.link = None
             self.engine.deal_again([task])
             return
-        is_end = kind in (PLAIN, VALUE, protocol.VALUE_SHARED, protocol.FAILED)
+        is_end = kind in (PLAIN, VALUE, protocol.VALUE_PARCEL, protocol.FAILED)
         if is_end:
             self.outstanding.popleft()
         if kind == protocol.FAILED:
             self.engine.finished(self, task, None, unpack_error(body), began, ended)
             return
         try:
-            if kind == PLAIN:
-                value = marshal.loads(body)
-            elif kind in (protocol.VALUE_SHARED, protocol.ITEM_SHARED, protocol.REPORT_SHARED):
-                descriptor, sizes = self._shared.popleft()
-                if descriptor < 0:
-                    raise OSError(24, "too many open files here to receive a large value from a worker")
-                value = unpack(body, descriptor, sizes)
-            else:
-                value = _pickle.loads(body)
+            value = self._value(kind, body)
         except BaseException as error:
             if is_end:
                 self._unreadable(task, error, began, ended)
             else:
-                self.engine.message(task, kind, None, error)
+                self.engine.message(task, protocol.AS_PICKLE.get(kind, kind), None, error)
             return
         if is_end:
             self.engine.finished(self, task, value, None, began, ended)
         else:
-            self.engine.message(task, kind, value, None)
+            self.engine.message(task, protocol.AS_PICKLE.get(kind, kind), value, None)
+
+    def _value(self, kind: int, body: memoryview) -> Any:
+        if kind == PLAIN:
+            return marshal.loads(body)
+        if kind not in protocol.AS_PICKLE:
+            return _pickle.loads(body)
+        parcel_kind, descriptors = self._parcels.popleft()
+        if parcel_kind == LOST:
+            raise OSError(errno.EMFILE, "too many open files here to receive a large value from a worker")
+        return unpack(parcel_kind, body, descriptors)
 
     def _unreadable(self, task: Task, error: BaseException, began: int, ended: int) -> None:
         """A result came that cannot be made again here: only its task fails."""

@@ -35,21 +35,11 @@ class Page:
 
 def make_page() -> tuple[Page, int]:
     """Make a page; returns it and a descriptor for the worker, which the caller closes. Nothing has a name on disk."""
-    descriptor = shared_file("multiloop-pool-page")
+    from ..worker_threads._memory import create
+
+    descriptor = create(PAGE_BYTES, "pool-page")
     try:
-        os.ftruncate(descriptor, PAGE_BYTES)
         return Page(descriptor), descriptor
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def shared_file(name: str) -> int:
-    """Return a descriptor of memory without a name in any file system, so that nothing can be left behind."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    import tempfile
-
-    descriptor, path = tempfile.mkstemp(prefix=name)  # 0600, gone from the folder before anybody could open it
-    os.unlink(path)
-    return descriptor

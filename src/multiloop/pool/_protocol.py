@@ -16,8 +16,8 @@ Rules
 * The page holds words of 64 bits, each written by one side only. Before a task begins the worker writes `STARTED`, then
   looks at the revoked range; the pool writes the range, waits until that is seen everywhere, then looks at `STARTED`.
   So a revoked task that is not `STARTED` will never begin. A worker that skips a task says so with `SKIPPED`.
-* A descriptor (a memfd with large buffers) travels with the first byte of its own `SHARED` frame and belongs to the
-  task that comes next in that direction and says that it has one.
+* Descriptors travel with the first byte of a `PARCEL` frame of their own and belong to the next task or value in that
+  direction that says that it is a parcel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TASKS = (
 )
 CREDIT = 3  # marshal: (task, items): a stream may send that many more; 0 only wakes it
 EXIT = 4  # run the finalizer and leave
-SHARED_CALL = 5  # marshal: sizes; the buffers of the next task that has HAS_BUFFERS
+PARCEL = 5  # marshal: (kind, how many descriptors): of the next task that is IS_PARCEL
 
 # --- worker → pool ------------------------------------------------------------------------------------------------
 READY = 1  # the initializer has run
@@ -45,18 +45,19 @@ FAILED = 5  # marshal: a packed exception (_failures)
 SKIPPED = 6  # a revoked task, not begun
 ITEM = 7  # one item of a stream: pickle
 REPORT = 8  # a progress message: pickle
-SHARED = 9  # marshal: sizes; the buffers of the next VALUE, ITEM or REPORT that has them
-VALUE_SHARED = 10  # VALUE with the buffers of the SHARED frame before it
-ITEM_SHARED = 11
-REPORT_SHARED = 12
-WITH_BUFFERS = {VALUE: VALUE_SHARED, ITEM: ITEM_SHARED, REPORT: REPORT_SHARED}
+PARCEL_BEFORE = 9  # marshal: (kind, how many descriptors): of the frame that follows
+VALUE_PARCEL = 10  # the body of a parcel
+ITEM_PARCEL = 11
+REPORT_PARCEL = 12
+AS_PARCEL = {VALUE: VALUE_PARCEL, ITEM: ITEM_PARCEL, REPORT: REPORT_PARCEL}
+AS_PICKLE = {parcel: pickle for pickle, parcel in AS_PARCEL.items()}
 
 # --- flags of a task ----------------------------------------------------------------------------------------------
 IS_PLAIN = 1  # the call is the arguments themselves, not a pickle of them
 IS_SINGLE = 16  # the call is the one argument itself
 IS_FULL = 2  # the call is a pickle of (args, kwargs, function or None, context or None)
 IS_STREAM = 4  # the function gives an iterator; its items are sent
-HAS_BUFFERS = 8  # the buffers of the pickle came in a SHARED_CALL frame
+IS_PARCEL = 8  # the call is a parcel; a PARCEL frame came before
 
 # What crosses as itself: immutable, and marshal gives back exactly what it took.
 PLAIN_TYPES = frozenset({int, str, float, bool, type(None)})
@@ -77,4 +78,5 @@ STOP_ASKED = 8  # pool: the task that is asked to stop
 HELD = 9  # worker: how many bytes of the journal are results that are not sent
 HELD_TURN = 10  # worker: counts up before it sends them and empties the journal
 
+RIGHTS_BYTES = 1200  # room for the descriptors of one parcel (at most 253, the kernel's limit)
 STREAM_WINDOW = 16  # items of a stream on their way before the worker waits for the consumer

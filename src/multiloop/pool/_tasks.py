@@ -22,6 +22,7 @@ from ._options import TaskOptions
 if TYPE_CHECKING:
     from ._calls import Function, Made
     from ._link import Link
+    from ._rights import Parcel
     from ._streams import Stream
 
 _FIELDS = (
@@ -32,7 +33,7 @@ _FIELDS = (
     "number",  # its number with that worker
     "options",
     "owner",  # the core of its pool
-    "shared",  # (memfd, sizes) of its large arguments, or None
+    "parcel",  # (kind, descriptors) if the call is one, or None
     "stream",  # where the items of a stream go, or None
     "submitted_ns",
 )
@@ -58,7 +59,7 @@ class Task(Protocol):
     number: int
     options: TaskOptions
     owner: Owner
-    shared: tuple[int, Any] | None
+    parcel: Parcel | None
     stream: Stream[Any] | None
     submitted_ns: int
 
@@ -85,7 +86,7 @@ class AsyncTask(Operation[Any]):
     number: int
     options: TaskOptions
     owner: Owner
-    shared: tuple[int, Any] | None
+    parcel: Parcel | None
     stream: Stream[Any] | None
     submitted_ns: int
 
@@ -125,7 +126,7 @@ def make_async(of: Hub, owner: Owner, options: TaskOptions, made: Made) -> Async
     of.refs += 1
     task.owner = owner
     task.options = options
-    task.function, task.flags, task.call, task.shared = made
+    task.function, task.flags, task.call, task.parcel = made
     task.link = task.stream = None
     task.submitted_ns = monotonic_ns()
     return task
@@ -143,7 +144,7 @@ class CallbackTask(CallbackOperation[Any]):
     number: int
     options: TaskOptions
     owner: Owner
-    shared: tuple[int, Any] | None
+    parcel: Parcel | None
     stream: Stream[Any] | None
     submitted_ns: int
 
@@ -174,7 +175,7 @@ class FutureTask(concurrent.futures.Future[Any]):
     number: int
     options: TaskOptions
     owner: Owner
-    shared: tuple[int, Any] | None
+    parcel: Parcel | None
     stream: Stream[Any] | None
     submitted_ns: int
 
@@ -243,7 +244,7 @@ def set_up(task: Any, owner: Owner, options: TaskOptions, made: Made) -> None:
     """Fill in the fields of a new task."""
     task.owner = owner
     task.options = options
-    task.function, task.flags, task.call, task.shared = made
+    task.function, task.flags, task.call, task.parcel = made
     task.link = task.stream = None
     task.submitted_ns = monotonic_ns()
 

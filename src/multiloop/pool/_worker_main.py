@@ -3,7 +3,7 @@
 What lives here: `Worker` (the same in a process, an interpreter or a thread) and its loop. What must not: how the
 worker came to life (`_worker_boot`), what users call from a task (`_inside`), any import that its start would feel.
 
-Waiting: a worker that got its last task quickly after the one before looks at the shared word for at most 100 µs before
+Waiting: a worker that got its last task quickly after the one before looks at the parcel word for at most 100 µs before
 it sleeps, because waking a sleeping core takes longer than a tiny task. One that waited long sleeps at once.
 It does not yield its core meanwhile: where others want it, that costs it its turn, which is milliseconds.
 """
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import _pickle
 import _socket
-import os
-import struct
+import errno
 import sys
 import time
 from _thread import allocate_lock
@@ -24,7 +23,6 @@ from marshal import loads as marshal_loads
 from typing import Any
 
 from . import _protocol as protocol
-from ._buffers import Sizes, pack, unpack, write_out
 from ._failures import pack_error
 from ._page import Page
 from ._protocol import (
@@ -40,6 +38,8 @@ from ._protocol import (
     STARTED,
     STARTED_NS,
 )
+from ._rights import LOST, Parcel, claim, close_all, descriptors_of, rights_of
+from ._values import pack, unpack
 
 _SPIN_NS = 100_000  # awake at most this long after a task
 _SPIN_AGAIN_NS = 200_000  # a wait shorter than this makes the next one begin awake
@@ -71,8 +71,8 @@ class Worker:
         self._socket = socket
         self._tasks: deque[_Task] = deque()
         self._functions: dict[int, Callable[..., Any]] = {}
-        self._call_buffers: deque[tuple[int, Sizes]] = deque()
-        self._descriptors: deque[int] = deque()
+        self._parcels: deque[Parcel] = deque()  # of the tasks that are parcels
+        self._came: deque[list[int]] = deque()  # descriptors, by the message that brought them
         self._credits: dict[int, int] = {}
         self._boot: Any = None
         self._leave = False
@@ -115,16 +115,16 @@ class Worker:
                     else:
                         value = self._run_other(number, function, flags, call)
                     if type(value) in protocol.PLAIN_TYPES:
-                        kind, body, shared = protocol.PLAIN, marshal_dumps(value, 2), None
+                        kind, body, parcel = protocol.PLAIN, marshal_dumps(value, 2), None
                     else:
-                        kind, (body, shared) = protocol.VALUE, _pack(value, "the result")
+                        kind, (body, parcel) = protocol.VALUE, _pack(value, "the result")
                 except BaseException as error:
-                    kind, body, shared = protocol.FAILED, pack_error(error), None
+                    kind, body, parcel = protocol.FAILED, pack_error(error), None
                 ended = _now()
                 self._write(
                     kind,
                     body,
-                    shared,
+                    parcel,
                     number,
                     began,
                     ended,
@@ -132,7 +132,7 @@ class Worker:
                     bool(tasks) and ended - began < _TINY_NS and tasks[0][1] == function and not flags & IS_STREAM,
                 )
                 words[FINISHED] = number
-                del body, shared
+                del body, parcel
                 value = call = None  # nothing of a task stays alive while the worker waits
             try:
                 self._wait()
@@ -162,13 +162,13 @@ class Worker:
     # -- kinds of tasks --------------------------------------------------------------------------------------------
     def _run_other(self, number: int, function: int, flags: int, call: Any) -> Any:
         """Run a task that has buffers, keyword arguments, a context, a callable of its own, or gives a stream."""
-        if flags & protocol.HAS_BUFFERS:
-            descriptor, sizes = self._call_buffers.popleft()
-            if descriptor < 0:
-                raise OSError(24, "this worker has too many open files to receive the task's large arguments")
-            loaded = unpack(call, descriptor, sizes)
+        if flags & protocol.IS_PARCEL:
+            kind, descriptors = self._parcels.popleft()
+            if kind == LOST:
+                raise OSError(errno.EMFILE, "this worker has too many open files to receive the task's arguments")
+            loaded = unpack(kind, call, descriptors)
         else:
-            loaded = call if flags & protocol.IS_PLAIN else _pickle.loads(call)
+            loaded = call if flags & IS_PLAIN else _pickle.loads(call)
         context = None
         if flags & protocol.IS_FULL:
             args, kwargs, target, context = loaded
@@ -211,8 +211,8 @@ class Worker:
             for item in iterator:
                 if words[protocol.STOP_ASKED] == number:
                     break
-                body, shared = _pack(item, "an item of the stream")
-                self._write(protocol.ITEM, body, shared, number)
+                body, parcel = _pack(item, "an item of the stream")
+                self._write(protocol.ITEM, body, parcel, number)
                 del item, body
                 self._credits[number] -= 1
                 while self._credits[number] <= 0 and words[protocol.STOP_ASKED] != number:
@@ -224,17 +224,15 @@ class Worker:
                 close()
 
     def _skip(self, number: int, flags: int) -> None:
-        if flags & protocol.HAS_BUFFERS:
-            descriptor, _ = self._call_buffers.popleft()
-            if descriptor >= 0:
-                os.close(descriptor)
+        if flags & protocol.IS_PARCEL:
+            close_all(self._parcels.popleft()[1])
         self._write(protocol.SKIPPED, b"", None, number)
 
     # -- writing ---------------------------------------------------------------------------------------------------
     def report(self, value: Any) -> None:
         """Send a progress message of the running task."""
-        body, shared = _pack(value, "the report")
-        self._write(protocol.REPORT, body, shared, self.words[STARTED])
+        body, parcel = _pack(value, "the report")
+        self._write(protocol.REPORT, body, parcel, self.words[STARTED])
 
     def announce(self, kind: int, body: bytes = b"") -> None:
         """Send READY or BROKEN."""
@@ -244,7 +242,7 @@ class Worker:
         self,
         kind: int,
         body: bytes,
-        shared: tuple[int, Sizes] | None,
+        parcel: Parcel | None,
         number: int,
         began: int = 0,
         ended: int = 0,
@@ -253,7 +251,7 @@ class Worker:
         try:
             with self._write_lock:
                 held = self._held
-                if may_hold and shared is None and len(body) <= _HELD_MOST_BYTES and held < _HELD_ENOUGH_BYTES:
+                if may_hold and parcel is None and len(body) <= _HELD_MOST_BYTES and held < _HELD_ENOUGH_BYTES:
                     frame = _head(kind, len(body), number, began, ended) + body
                     until = held + len(frame)
                     self._journal[held:until] = frame
@@ -265,9 +263,9 @@ class Worker:
                     return
                 if held:
                     self._release_held()
-                if shared is not None:
-                    kind = protocol.WITH_BUFFERS[kind]
-                    self._write_shared(*shared)
+                if parcel is not None:
+                    kind = protocol.AS_PARCEL[kind]
+                    self._announce(*parcel)
                 head = _head(kind, len(body), number, began, ended)
                 if len(body) < _JOIN_BYTES:
                     self._socket.sendall(head + body)
@@ -278,8 +276,8 @@ class Worker:
             self._leave = True
             self._tasks.clear()
         finally:
-            if shared is not None:
-                os.close(shared[0])
+            if parcel is not None:
+                close_all(parcel[1])
 
     def _release_held(self) -> None:
         """Send the results that are held. They stay in the journal until they are sent."""
@@ -288,10 +286,12 @@ class Worker:
         self._socket.sendall(self._journal[:held])
         self._held = words[HELD] = 0
 
-    def _write_shared(self, descriptor: int, sizes: Sizes) -> None:
-        announced = marshal_dumps(sizes)
-        frame = _head(protocol.SHARED, len(announced), 0, 0, 0) + announced
-        sent = self._socket.sendmsg([frame], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", descriptor))])
+    def _announce(self, kind: int, descriptors: list[int]) -> None:
+        body = marshal_dumps((kind, len(descriptors)))
+        frame = _head(protocol.PARCEL_BEFORE, len(body), 0, 0, 0) + body
+        sent = 0
+        if descriptors:
+            sent = self._socket.sendmsg([frame], rights_of(descriptors))
         self._socket.sendall(frame[sent:])
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -299,24 +299,17 @@ class Worker:
         """Wait for bytes and take the frames that are complete. Raises PoolGone at the end."""
         view = memoryview(self._buffer)
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into([view[self._filled :]], 64)
+            count, ancillary, flags, _ = self._socket.recvmsg_into([view[self._filled :]], protocol.RIGHTS_BYTES)
         except OSError:
             count, ancillary, flags = 0, [], 0
         if not count:
             self._leave = True
             raise PoolGone
         if ancillary or flags & _socket.MSG_CTRUNC:
-            self._take_descriptors(ancillary)
+            self._came.append(descriptors_of(ancillary))
         self._received += count
         self._filled += count
         self._take_frames(view)
-
-    def _take_descriptors(self, ancillary: Any) -> None:
-        # One descriptor for each frame that announces one; none here means that our table of open files is full.
-        found = [struct.unpack_from("i", data)[0] for _, _, data in ancillary if len(data) >= 4]
-        for descriptor in found:
-            os.set_inheritable(descriptor, False)
-        self._descriptors.extend(found or (-1,))
 
     def _take_frames(self, view: memoryview) -> None:
         position, filled = 0, self._filled
@@ -361,17 +354,17 @@ class Worker:
             number, items = marshal_loads(body)
             if number in self._credits:
                 self._credits[number] += items
-        elif kind == protocol.SHARED_CALL:
-            self._call_buffers.append((self._descriptors.popleft(), marshal_loads(body)))
+        elif kind == protocol.PARCEL:
+            self._parcels.append(claim(self._came, *marshal_loads(body)))
         elif kind == protocol.EXIT:
             self._leave = True
         elif kind == protocol.BOOT:
             self._boot = _pickle.loads(body)
 
 
-def _pack(value: Any, what: str) -> tuple[bytes, tuple[int, Sizes] | None]:
+def _pack(value: Any, what: str) -> tuple[bytes, Parcel | None]:
     try:
-        body, buffers = pack(value)
+        kind, body, descriptors = pack(value)
     except Exception as error:
         cloudpickle = sys.modules.get("cloudpickle")
         if cloudpickle is not None:  # the call came by it, so the result may have to go by it
@@ -380,7 +373,7 @@ def _pack(value: Any, what: str) -> tuple[bytes, tuple[int, Sizes] | None]:
             except Exception:
                 pass  # the error of the ordinary pickle says more
         raise _pickle.PicklingError(f"{what} cannot be sent back: {error}") from error.__cause__
-    return body, write_out(buffers) if buffers else None
+    return body, (kind, descriptors) if kind else None
 
 
 def _define(definition: bytes) -> Callable[..., Any]:
