@@ -122,7 +122,7 @@ def test_a_hanging_worker_is_killed_with_its_stack_and_replaced(tmp_path: Path) 
         after = server.wait_ready(2)
         assert len(set(before.values()) & set(after.values())) == 1
         assert "was blocked for" in server.log
-        assert server.log.count("time.sleep") + server.log.count("cluster_app.py") >= 2
+        assert "cluster_app.py" in server.log
 
 
 def test_a_worker_that_spins_in_c_is_killed_too(tmp_path: Path) -> None:
