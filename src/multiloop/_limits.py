@@ -128,7 +128,8 @@ CHANNEL_CLOSE_S = 1.0  # how long a closing channel waits for the acknowledgemen
 # --- worker threads -----------------------------------------------------------------------------------------------
 ATOMICS_SLICE_S = 0.25  # Atomics.wait sleeps at most this long before it looks whether the others are alive.
 ATOMICS_STALE_S = 2.0  # a waiter that did not look for so long was killed (or stopped): it is passed over.
-TERMINATE_S = 1.0  # what terminate() allows an interpreter or a thread before it is reported as stuck.
+TERMINATE_S = 2.0  # what terminate() allows an interpreter or a thread before it is reported as stuck (row 27: 5 s).
+PROGRAM_END_S = 1.0  # how long the end of the program waits for interpreters that were told to stop.
 INTERRUPT_INTERVAL_S = 0.05  # between two attempts at interrupting it: an `except` clause may have swallowed one.
 LINGER_S = 1.0  # how long the end of a worker waits for the reader of a port with messages that were not taken.
 STDIO_HIGH_WATER_BYTES = 16 * 1024 * 1024  # captured output that nobody reads; above it the worker's prints wait.

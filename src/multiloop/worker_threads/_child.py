@@ -75,6 +75,9 @@ def live(
         if before_end is not None:
             before_end()
     _end(place, control, code)
+    if place.parent_port is None and place.kind != "process":
+        place.make_parent_port = None
+        os.close(port_fd)  # nobody asked for it
     return code
 
 

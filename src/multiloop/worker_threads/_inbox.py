@@ -67,8 +67,10 @@ class Inbox(EventEmitter, Handle):
         self._is_started = True
         if asyncio._get_running_loop() is not None:
             self._attach()
-            if self._queue:
-                self._hub.loop.call_soon(self._deliver)
+            if self._is_attached:
+                self._queue_changed()
+                if self._queue:
+                    self._hub.loop.call_soon(self._deliver)
         elif not self._is_closing and self._attach not in self._place.waiting_for_loop:
             self._place.waiting_for_loop.append(self._attach)
         return self
@@ -206,7 +208,7 @@ def _loop_runs(here: Hub) -> None:
     waiting, place.waiting_for_loop = place.waiting_for_loop, []
     for attach in waiting:
         attach()
-    if place.is_stopping and here.fatal is not None:
+    if place.is_stopping:  # it was asked to before there was a loop to end
         from ._leash import stop_loop
 
         stop_loop(here.loop)

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from .._limits import TERMINATE_S
+from .._limits import PROGRAM_END_S
 from ..errors import WorkerDied
 from ._body import Ending, OnEnd, Outfit, make_plan, write_plan
 from ._leash import WORD
@@ -109,7 +109,7 @@ def _stop_all() -> None:
     """The program ends: give what still runs a moment to stop, together."""
     for body in list(_running):
         body.abandon()
-    deadline = time.monotonic() + TERMINATE_S
+    deadline = time.monotonic() + PROGRAM_END_S
     for body in list(_running):
         body.join(max(0.0, deadline - time.monotonic()))
 

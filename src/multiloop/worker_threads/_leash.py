@@ -82,7 +82,8 @@ class Leash:
             with self._lock:
                 if not self._is_over.is_set():
                     interrupt(self._worker, Terminated)
-            if not is_told and time.monotonic() - began > 0.7 * TERMINATE_S:
+            _stop_loops()  # wakes them: the exception waits for the next bytecode
+            if not is_told and time.monotonic() - began > 0.5 * TERMINATE_S:
                 is_told = True
                 self._tell_stack()
 

@@ -71,6 +71,13 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
+class _Socket(socket.socket):
+    """A socket that a dropped port closes without a warning: dropping one is allowed."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Link:
     """One end of a stream of frames. Belongs to one thread at a time."""
 
@@ -94,8 +101,8 @@ class Link:
     )
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._socket = sock
+        self._socket = _Socket(fileno=sock.detach())
+        self._socket.setblocking(False)
         self._decoder = Decoder()
         self._batches: deque[tuple[list[int], bool]] = deque()  # descriptors that arrived before their frame did
         self._outbox: deque[Unsent] = deque()

@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -138,7 +137,7 @@ class Worker(EventEmitter, Handle):
         self._is_ended = False
         self._stuck_timer: Any = None
         self._terminations: list[AnyOperation[int | None]] = []
-        self._end_waiters: list[asyncio.Future[None]] = []
+        self._waits: list[AnyOperation[int]] = []
         self._iterators = 0  # of `async for`: they raise the error, if nobody listens for it
 
     # -- beginning -------------------------------------------------------------------------------------------------
@@ -260,12 +259,26 @@ class Worker(EventEmitter, Handle):
             exchange_of(self._place).arrived(self._control, packet)
 
     # -- the end ---------------------------------------------------------------------------------------------------
+    def wait(self, callback: ErrorFirst | None = None) -> Any:
+        """Wait until it has ended; returns its exit code, at once when it had ended before. Its error is not raised."""
+        op: AnyOperation[int] = begin(callback, self._hub)
+        if self._is_ended:
+            self._hub.loop.call_soon(op._succeed, self.exit_code)
+        else:
+            self._waits.append(op)
+            op._stop = lambda: self._forget_wait(op)
+        return op
+
+    def _forget_wait(self, op: AnyOperation[int]) -> None:
+        if op in self._waits:
+            self._waits.remove(op)
+
     def terminate(self, callback: ErrorFirst | None = None) -> Any:
         """Stop it at once, whatever it does; returns its exit code (1), or None when it had ended before.
 
         A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with its loop.
 
-        Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after a second: it goes on inside
+        Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after two seconds: it goes on inside
         C code, is counted by `zombies()`, and no longer keeps the program running. 'exit' comes if it ever ends.
         """
         op: AnyOperation[int | None] = begin(callback, self._hub)
@@ -327,9 +340,9 @@ class Worker(EventEmitter, Handle):
         terminations, self._terminations = self._terminations, []
         for op in terminations:
             op._succeed(code)
-        for waiter in self._end_waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        waits, self._waits = self._waits, []
+        for wait in waits:
+            wait._succeed(code)
         self._hub.call(self.emit, "exit", code)
         self._ended()
 
@@ -353,12 +366,6 @@ class Worker(EventEmitter, Handle):
             return
         self._error = None
         self._hub.call(self.emit, "error", error)
-
-    async def _wait_ended(self) -> None:
-        while not self._is_ended:
-            waiter: asyncio.Future[None] = self._hub.loop.create_future()
-            self._end_waiters.append(waiter)
-            await waiter
 
     def _take_error(self) -> BaseException | None:
         error, self._error = self._error, None
@@ -411,7 +418,7 @@ class _Messages(AsyncIterator[Any]):
         except StopAsyncIteration:
             worker = self._worker
             if not worker._is_ended:  # its end of the port is closed, but it still runs
-                await worker._wait_ended()
+                await worker.wait()
             error = worker._take_error()
             self._uncount()
             if error is not None:
