@@ -430,7 +430,7 @@ def test_a_log_call_inside_a_destructor_that_interrupts_another_does_not_hang() 
         log = logging.getLogger("multiloop")
         class Loud:
             def __del__(self): log.info("gone")
-        gc.set_threshold(5)
+        gc.set_threshold(100)
         for n in range(2000):
             loud = Loud()
             loud.itself = loud

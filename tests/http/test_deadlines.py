@@ -31,15 +31,8 @@ class Clock:
     def __init__(self, service: Any) -> None:
         self.service = service
         self.ahead_s = 0.0
-        real = service.loop
-
-        class Loop:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(real, name)
-
-        loop = Loop()
-        loop.time = lambda: real.time() + self.ahead_s  # type: ignore[attr-defined]
-        service.loop = loop
+        real = service.clock
+        service.clock = lambda: real() + self.ahead_s
         service._sweeper.cancel()
 
     def pass_s(self, seconds: float) -> None:

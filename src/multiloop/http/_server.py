@@ -54,6 +54,7 @@ class Server(Handle, EventEmitter):
         self._service: HttpService | None = None
         self._opening: AnyOperation[Server] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._early: list[_socket.socket] = []  # connections that came while the application starts
 
     def listen(
         self,
@@ -94,23 +95,32 @@ class Server(Handle, EventEmitter):
                 await service.start()
             except BaseException:
                 listening.close()
+                for sock in self._early:
+                    sock.close()
+                self._early.clear()
                 raise
         finally:
             self._opening = None
         self._service = service
         self._listening = listening
         self._opened(hub())
+        early, self._early = self._early, []
+        for sock in early:
+            service.adopt(sock)
         self._hub.call(self.emit, "listening")
         return self
 
     def _accepted(self, sock: _socket.socket) -> bool:
-        if self._service is None or self._closing is not None:
+        if self._closing is not None:
             return False
-        self._service.adopt(sock)
+        if self._service is None:
+            self._early.append(sock)
+        else:
+            self._service.adopt(sock)
         return True
 
     def _refused(self, sock: _socket.socket) -> None:
-        """A connection that came while the application still starts: the client tries again."""
+        """A connection that came while the server closes: nobody is told."""
 
     @property
     def listening(self) -> bool:

@@ -102,7 +102,8 @@ class HttpService:
         self.websocket = websocket
         self.config = config or HttpConfig()
         self.loop = asyncio.get_running_loop()
-        self.now_s = self.loop.time()
+        self.clock = self.loop.time  # tests put another in its place
+        self.now_s = self.clock()
         self.connections: set[Connection] = set()
         self.draining = False
         self.active = 0  # requests that an application is answering
@@ -316,7 +317,7 @@ class HttpService:
 
     # -- the sweep -----------------------------------------------------------------------------------------------------
     def _sweep(self) -> None:
-        now = self.now_s = self.loop.time()
+        now = self.now_s = self.clock()
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL_S, self._sweep)
         self._renew_date()
         del self.readers[_SPARE_READERS:]
