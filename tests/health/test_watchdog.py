@@ -305,7 +305,77 @@ def test_without_the_global_lock_the_report_has_no_place_and_says_why(records, m
     [report] = watched(lambda: slow_handler(0.4))
     assert (report.file, report.line, report.stack) == ("", 0, "")
     assert 0.3 < report.duration < 1.0
-    assert "no global lock" in records[0].getMessage()
+    assert "(where is unknown: " in records[0].getMessage()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_beside_other_interpreters_the_stack_is_read_from_a_dump(loop, records, monkeypatch):
+    monkeypatch.setattr(_stack, "_others_may_exist", lambda: True)
+    monkeypatch.setattr(sys, "_current_frames", None)  # never touched: it makes frames of other interpreters
+    [report] = watched(lambda: slow_handler(0.4), loop)
+    assert (os.path.basename(report.file), report.line, report.function) == (HERE, BLAMED, "slow_handler")
+    assert 0.3 < report.duration < 1.0
+
+    async def idle():
+        watchdog = health.watch()
+        seen = []
+        look = threading.Timer(0.2, lambda: seen.append(_stack.capture(watchdog._thread_id, watchdog._base)))
+        look.start()
+        await asyncio.sleep(0.6)
+        look.join()
+        assert seen == [None]  # the loop waited for events
+
+    multiloop.run(idle, loop=loop)
+
+
+def test_a_dump_is_taken_apart():
+    text = """Thread 0x00007f0000000001 [name] (most recent call first):
+  File "/a b/\"c\".py", line 12 in inner
+  File "/x.py", line ??? in outer
+
+Current thread 0x00007f0000000002 (most recent call first):
+  File "/other.py", line 1 in f
+"""
+    stack = _stack._read_dump(text, 0x7F0000000001)
+    assert stack == [("/x.py", 0, "outer"), ('/a b/"c".py', 12, "inner")]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="interpreters of their own: 3.14")
+def test_in_an_interpreter_of_its_own_a_block_is_reported_without_a_place():
+    from concurrent import interpreters
+
+    code = f"""
+import sys
+sys.path[:] = {sys.path!r}
+import asyncio, time
+import multiloop
+from multiloop import health
+
+async def main():
+    health.watch()
+    await asyncio.sleep(0.15)
+    time.sleep(0.4)
+    await asyncio.sleep(0.2)
+    found = health.statistics()
+    assert found.blocked_count == 1, found
+    assert found.last_blocked.file == "", found
+
+multiloop.run(main, loop="asyncio")
+"""
+    interpreter = interpreters.create()
+    failures = []
+
+    def run_it():
+        try:
+            interpreter.exec(code)
+        except interpreters.ExecutionFailed as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run_it)
+    thread.start()
+    thread.join()
+    interpreter.close()
+    assert failures == []
 
 
 def test_a_failing_describer_or_request_loses_no_report(records):

@@ -219,6 +219,44 @@ def test_send_says_when_to_wait_and_drain_waits():
     with_two_ends(test)
 
 
+@pytest.mark.slow
+def test_a_million_messages_to_a_slow_process_cost_no_memory_and_lose_none():
+    async def test(channel, inbox, child):
+        got = 0
+
+        def count(value, descriptors):
+            nonlocal got
+            assert value[0] == got
+            got += 1
+
+        channel._on_message = count
+        channel.send((0, b""))
+        await until(lambda: got == 1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for index in range(1, 1_000_000):
+            if not channel.send((index, b"x" * 1000)):
+                assert await channel.drain()
+        await until(lambda: got == 1_000_000, 60)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+    with_a_child(test)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_both_sides_send_64_mib_at_once_a_hundred_times(loop):
+    async def test(channel, inbox, child):
+        value = os.urandom(1 << 20) * 64
+        for round_ in range(50):
+            channel.send(value)
+            channel.send(value)  # while the first one comes back
+            await until(lambda wanted=2 * round_ + 2: len(inbox.messages) == wanted, 60)
+            assert inbox.messages[-1] == value
+            inbox.messages[:] = [None] * len(inbox.messages)
+
+    with_a_child(test, loop)
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_flood_to_a_slow_reader_stays_within_the_mark(loop):
     async def test(left, right, left_inbox, right_inbox):

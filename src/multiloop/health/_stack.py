@@ -3,16 +3,27 @@
 What lives here: `capture`, `blame`, `format_stack`, and naming the request that a stack serves. What must not: when to
 look.
 
-A stack is copied at once into tuples: a frame that is kept would keep the locals of the program alive. Reading another
-thread's frames is safe only under the interpreter's lock: without it (free-threaded builds) there is nothing to see.
+A stack is copied at once into tuples: a frame that is kept would keep the locals of the program alive. There are two ways
+to see another thread's stack, and both need the interpreter's lock:
+* `sys._current_frames()`. It makes frame objects for the threads of all interpreters, also of those that run under a lock
+  of their own at this moment: never used once somebody could have made one.
+* faulthandler, which only reads, and only the threads of its own interpreter; its text is taken apart here.
+Without a global lock (free-threaded builds) neither is safe, and inside an interpreter of its own neither works: there is
+nothing to see then, and the reports say so.
 """
 
 from __future__ import annotations
 
+import _thread
+import asyncio.events
 import linecache
 import os
+import re
+import selectors
 import sys
 import sysconfig
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
@@ -20,8 +31,17 @@ from typing import NamedTuple
 
 _MAX_FRAMES = 120
 
-CAN_CAPTURE = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-WHY_NOT = "this interpreter has no global lock, so the stack of another thread cannot be read safely"
+# Interpreters with a lock of their own exist since 3.12; one that cannot have daemon threads is one.
+_HAS_GLOBAL_LOCK = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+_IS_INSIDE_ONE = not getattr(_thread, "daemon_threads_allowed", lambda: True)()
+_MAKERS = ("concurrent.interpreters", "_xxsubinterpreters")
+
+CAN_CAPTURE = _HAS_GLOBAL_LOCK and not _IS_INSIDE_ONE
+WHY_NOT = (
+    "an interpreter of its own cannot read the stacks of its threads"
+    if _HAS_GLOBAL_LOCK
+    else "this Python has no global lock, so the stack of another thread cannot be read safely"
+)
 
 
 class Place(NamedTuple):
@@ -47,18 +67,36 @@ def describe_frames(code: CodeType, describe: Callable[[FrameType], str | None])
     _describers[code] = describe
 
 
-def is_idle(thread: int, base: int) -> bool | None:
-    """Whether the loop of a thread waits for events; None when the thread is gone or cannot be looked at.
+class Base(NamedTuple):
+    """The frame from which a loop without Python frames of its own (uvloop) was started; both 0 for other loops."""
 
-    `base` is the id of the frame from which a loop without frames of its own (uvloop) was started.
-    """
-    frame = sys._current_frames().get(thread) if CAN_CAPTURE else None
+    frame_id: int = 0
+    depth: int = 0
+
+
+def find_base(callback: FrameType) -> Base:
+    """Return it, given the frame of a function that the loop has called."""
+    caller = callback.f_back
+    if caller is None or caller.f_code.co_filename == _EVENTS:
+        return Base()
+    return Base(id(caller), sum(1 for _ in traceback.walk_stack(caller)))
+
+
+def is_idle(thread: int, base: Base) -> bool | None:
+    """Whether the loop of a thread waits for events; None when that cannot be told cheaply."""
+    if not CAN_CAPTURE or _others_may_exist():
+        return None
+    frame = sys._current_frames().get(thread)
     return None if frame is None else _waits(frame, base)
 
 
-def capture(thread: int, base: int) -> Sight | None:
+def capture(thread: int, base: Base) -> Sight | None:
     """Return what a thread is doing; None when its loop waits for events, or when it cannot be seen."""
-    frame = sys._current_frames().get(thread) if CAN_CAPTURE else None
+    if not CAN_CAPTURE:
+        return None
+    if _others_may_exist():
+        return _capture_as_text(thread, base)
+    frame = sys._current_frames().get(thread)
     if frame is None or _waits(frame, base):
         return None
     stack: list[Place] = []
@@ -72,8 +110,49 @@ def capture(thread: int, base: int) -> Sight | None:
     return Sight(tuple(reversed(stack)), request)
 
 
-def _waits(frame: FrameType, base: int) -> bool:
-    return id(frame) == base or frame.f_code.co_filename == _SELECTORS
+def _waits(frame: FrameType, base: Base) -> bool:
+    return id(frame) == base.frame_id or frame.f_code.co_filename == _SELECTORS
+
+
+def _others_may_exist() -> bool:
+    if sys.version_info < (3, 12):
+        return False
+    if any(name in sys.modules for name in _MAKERS):
+        return True
+    private = sys.modules.get(
+        "_interpreters"
+    )  # asyncio loads it; whoever makes one with it is past our help until then
+    return private is not None and len(private.list_all()) > 1
+
+
+def _capture_as_text(thread: int, base: Base) -> Sight | None:
+    import faulthandler  # late: it does not load in interpreters of their own
+
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        text = file.read().decode("utf-8", "replace")
+    stack = _read_dump(text, thread)
+    if not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth:
+        return None
+    return Sight(tuple(stack), None)
+
+
+def _read_dump(text: str, thread: int) -> list[Place]:
+    """Return the stack of one thread, outermost first, out of faulthandler's text."""
+    stack: list[Place] = []
+    inside = False
+    for line in text.splitlines():
+        if found := _DUMPED_THREAD.match(line):
+            inside = int(found[1], 16) == thread
+        elif inside and (found := _DUMPED_FRAME.match(line)):
+            stack.append(Place(found[1], int(found[2]) if found[2].isdigit() else 0, found[3]))
+    stack.reverse()
+    return stack
+
+
+_DUMPED_THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+) ")
+_DUMPED_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)$')
 
 
 def _describe(frame: FrameType) -> str | None:
@@ -107,7 +186,8 @@ def _folder(path: str | os.PathLike[str]) -> str:
     return os.path.join(os.path.realpath(path), "")
 
 
-_SELECTORS = sys.modules["selectors"].__file__ if "selectors" in sys.modules else ""
+_SELECTORS = selectors.__file__
+_EVENTS = asyncio.events.__file__
 _OURS = _folder(Path(__file__).parents[1])
 _STANDARD = tuple(
     {_folder(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")} | {_folder(Path(os.__file__).parent)}

@@ -60,7 +60,7 @@ class Watchdog(Handle):
         self._request = request
         self._thread_id = threading.get_ident()
         self._cpu_clock = _cpu_clock(self._thread_id)
-        self._base = 0  # the frame below the loop: see _stack.is_idle
+        self._base = _stack.Base()
         self._beats = 0
         self._is_busy = False
         self._beat_at = time.monotonic()
@@ -70,15 +70,14 @@ class Watchdog(Handle):
         self.unref()
         self._opened(of)
         self._timer: asyncio.Handle = of.loop.call_soon(self._beat)  # the first one finds the frame below the loop
-        self._thread = threading.Thread(target=self._listen, name="multiloop-watchdog", daemon=True)
-        self._thread.start()
+        self._thread = _start_thread(self._listen)
 
     # -- on the loop -----------------------------------------------------------------------------------------------
     def _beat(self) -> None:
         now, cpu_s = time.monotonic(), self._cpu()
-        caller = sys._getframe().f_back
-        self._base = id(caller)
-        if self._beats:
+        if not self._beats:
+            self._base = _stack.find_base(sys._getframe())
+        else:
             self.delays.record(now - self._due)
         self._is_busy = cpu_s - self._cpu_s > _BUSY_SHARE * (now - self._beat_at)
         interval_s = self.threshold / _FASTER if self._is_busy else self.threshold
@@ -125,11 +124,13 @@ class Watchdog(Handle):
                 half_s = (due - beat_at) / 2
                 if now < due - half_s:
                     wake_at = due - half_s
-                elif _stack.is_idle(self._thread_id, self._base):
-                    idle_at = now
-                    wake_at = due + half_s
                 else:
-                    busy_at = now
+                    idle = _stack.is_idle(self._thread_id, self._base)
+                    if idle:
+                        idle_at = now
+                        wake_at = due + half_s
+                    elif idle is not None:
+                        busy_at = now
             self._stopped.wait(max(wake_at - now, 0.001))
 
     def _wait_for_beat(self, beats: int, seconds: float) -> bool:
@@ -238,6 +239,15 @@ class _Episode:
             log.name, logging.WARNING, report.file or __file__, report.line, what, (), None, sinfo=report.stack or None
         )
         log.handle(record)
+
+
+def _start_thread(listen: Callable[[], None]) -> threading.Thread:
+    try:
+        thread = threading.Thread(target=listen, name="multiloop-watchdog", daemon=True)
+    except RuntimeError:  # interpreters of their own allow no daemons; it ends with the loop anyway
+        thread = threading.Thread(target=listen, name="multiloop-watchdog")
+    thread.start()
+    return thread
 
 
 def seconds(duration_s: float) -> str:
