@@ -145,25 +145,30 @@ class Link:
 
     def send_tasks(self, tasks: Sequence[Task]) -> None:
         """Write tasks, in this order; they become outstanding."""
-        number = self.next_number
-        known = self._known
+        first = number = self.next_number
         definitions = []
-        entries = []
+        calls, functions, flags = [], [], []
         outstanding = self.outstanding
+        last = None
         for task in tasks:
             function = task.function
-            if function.number not in known and function.number:
-                known.add(function.number)
-                definitions.append((function.number, function.pickled))
+            if function is not last:
+                last = function
+                if function.number not in self._known and function.number:
+                    self._known.add(function.number)
+                    definitions.append((function.number, function.pickled))
             if task.parcel is not None and not self._send_parcel(task):
                 continue
             task.link = self
             task.number = number
-            entries.append((number, function.number, task.flags, task.call))
-            outstanding.append(task)
             number += 1
+            calls.append(task.call)
+            functions.append(function.number)
+            flags.append(task.flags)
+            outstanding.append(task)
         self.next_number = number
-        self._send(protocol.TASKS, marshal.dumps((definitions, entries), 2))
+        batch = definitions, first, _column(functions), _column(flags), calls
+        self._send(protocol.TASKS, marshal.dumps(batch, 2))
 
     def _send_parcel(self, task: Task) -> bool:
         """Send the descriptors of a task ahead of it; without a descriptor to spare it fails, alone."""
@@ -247,8 +252,8 @@ class Link:
         if self._revoked_from and words[STARTED] + 1 < words[REVOKED_TO]:
             first = min(first, self._revoked_from)
         self._revoked_from = first
-        words[REVOKED_TO] = self.next_number
         words[REVOKED_FROM] = first
+        words[REVOKED_TO] = self.next_number  # last: before that nothing is revoked that was not before
         until = monotonic_ns() + _SETTLE_NS
         while monotonic_ns() < until:
             pass
@@ -470,3 +475,7 @@ class Link:
     def unstarted(self) -> int:
         """How many tasks it has that it has not finished, as its page says: results may be on their way."""
         return int(self.next_number - 1 - self.words[FINISHED])
+
+
+def _column(values: list[int]) -> int | list[int]:
+    return values[0] if values and values.count(values[0]) == len(values) else values

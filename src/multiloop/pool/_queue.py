@@ -76,10 +76,11 @@ class TaskQueue:
                 continue
             left -= 1
             task.number = 0
-            if task.begin():
-                taken.append(task)
-                count += 1
-                budget_ns -= task.function.estimate_ns
+            if task.can_end_unnoticed and not task.begin():
+                continue
+            taken.append(task)
+            count += 1
+            budget_ns -= task.function.estimate_ns
         return taken
 
     def _pop_from_lanes(self) -> Task:

@@ -62,6 +62,7 @@ class Task(Protocol):
     parcel: Parcel | None
     stream: Stream[Any] | None
     submitted_ns: int
+    can_end_unnoticed: bool  # by another thread, while it is in the queue
 
     def done(self) -> bool:
         """Whether it has an outcome, or nobody wants one."""
@@ -78,6 +79,7 @@ class AsyncTask(Operation[Any]):
     """A task that is awaited on the loop that does the pool's I/O."""
 
     __slots__ = _FIELDS
+    can_end_unnoticed = False
 
     call: Any
     flags: int
@@ -136,6 +138,7 @@ class CallbackTask(CallbackOperation[Any]):
     """A task that reports to an error-first callback."""
 
     __slots__ = _FIELDS
+    can_end_unnoticed = False
 
     call: Any
     flags: int
@@ -167,6 +170,8 @@ class FutureTask(concurrent.futures.Future[Any]):
 
     `pool.stop(future)` stops it then, too. Waiting for it on the loop that would read its result raises RuntimeError.
     """
+
+    can_end_unnoticed = True
 
     call: Any
     flags: int

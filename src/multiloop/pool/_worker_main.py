@@ -18,6 +18,7 @@ import time
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import Callable
+from itertools import repeat
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import Any
@@ -93,16 +94,14 @@ class Worker:
 
     def serve(self) -> None:
         """Run tasks until the pool says EXIT or is gone."""
-        words = self.words
-        tasks = self._tasks
-        functions = self._functions
+        words, tasks, functions = self.words, self._tasks, self._functions
+        journal, lock = self._journal, self._write_lock
         while not self._leave:
             while tasks:
                 number, function, flags, call = tasks.popleft()
-                began = _now()
-                words[STARTED_NS] = began
+                words[STARTED_NS] = began = _now()
                 words[STARTED] = number
-                if words[REVOKED_FROM] <= number < words[REVOKED_TO]:
+                if words[REVOKED_TO] > number >= words[REVOKED_FROM]:
                     self._skip(number, flags)
                     continue
                 try:
@@ -121,16 +120,27 @@ class Worker:
                 except BaseException as error:
                     kind, body, parcel = protocol.FAILED, pack_error(error), None
                 ended = _now()
-                self._write(
-                    kind,
-                    body,
-                    parcel,
-                    number,
-                    began,
-                    ended,
-                    # Another like it follows, which will be as short: the results can go together.
-                    bool(tasks) and ended - began < _TINY_NS and tasks[0][1] == function and not flags & IS_STREAM,
-                )
+                held = self._held
+                if (
+                    ended - began < _TINY_NS
+                    and tasks
+                    and tasks[0][1] == function  # another like it follows, which will be as short
+                    and parcel is None
+                    and len(body) <= _HELD_MOST_BYTES
+                    and held < _HELD_ENOUGH_BYTES
+                    and not flags & IS_STREAM
+                ):
+                    with lock:
+                        frame = _head(kind, len(body), number, began, ended) + body
+                        until = held + len(frame)
+                        journal[held:until] = frame
+                        self._held = words[HELD] = until
+                        if not held:
+                            self._held_since = ended
+                        elif ended - self._held_since > _HOLD_NS:
+                            self._release_held()
+                else:
+                    self._write(kind, body, parcel, number, began, ended)
                 words[FINISHED] = number
                 del body, parcel
                 value = call = None  # nothing of a task stays alive while the worker waits
@@ -239,29 +249,11 @@ class Worker:
         self._write(kind, body, None, 0)
 
     def _write(
-        self,
-        kind: int,
-        body: bytes,
-        parcel: Parcel | None,
-        number: int,
-        began: int = 0,
-        ended: int = 0,
-        may_hold: bool = False,
+        self, kind: int, body: bytes, parcel: Parcel | None, number: int, began: int = 0, ended: int = 0
     ) -> None:
         try:
             with self._write_lock:
-                held = self._held
-                if may_hold and parcel is None and len(body) <= _HELD_MOST_BYTES and held < _HELD_ENOUGH_BYTES:
-                    frame = _head(kind, len(body), number, began, ended) + body
-                    until = held + len(frame)
-                    self._journal[held:until] = frame
-                    self._held = self.words[HELD] = until
-                    if not held:
-                        self._held_since = ended
-                    elif ended - self._held_since > _HOLD_NS:
-                        self._release_held()
-                    return
-                if held:
+                if self._held:
                     self._release_held()
                 if parcel is not None:
                     kind = protocol.AS_PARCEL[kind]
@@ -272,18 +264,24 @@ class Worker:
                 else:
                     self._socket.sendall(head)
                     self._socket.sendall(body)
-        except OSError:  # the pool is gone
-            self._leave = True
-            self._tasks.clear()
+        except OSError:
+            self._pool_is_gone()
         finally:
             if parcel is not None:
                 close_all(parcel[1])
+
+    def _pool_is_gone(self) -> None:
+        self._leave = True
+        self._tasks.clear()
 
     def _release_held(self) -> None:
         """Send the results that are held. They stay in the journal until they are sent."""
         words, held = self.words, self._held
         words[HELD_TURN] += 1
-        self._socket.sendall(self._journal[:held])
+        try:
+            self._socket.sendall(self._journal[:held])
+        except OSError:
+            self._pool_is_gone()
         self._held = words[HELD] = 0
 
     def _announce(self, kind: int, descriptors: list[int]) -> None:
@@ -346,10 +344,14 @@ class Worker:
 
     def _take(self, kind: int, body: memoryview) -> None:
         if kind == protocol.TASKS:
-            definitions, tasks = marshal_loads(body)
+            definitions, first, functions, flags, calls = marshal_loads(body)
             for number, definition in definitions:
                 self._functions[number] = _define(definition)
-            self._tasks.extend(tasks)
+            if type(functions) is int:
+                functions = repeat(functions)
+            if type(flags) is int:
+                flags = repeat(flags)
+            self._tasks.extend(zip(range(first, first + len(calls)), functions, flags, calls, strict=False))
         elif kind == protocol.CREDIT:
             number, items = marshal_loads(body)
             if number in self._credits:
