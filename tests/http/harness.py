@@ -67,7 +67,7 @@ class Client:
 
     async def head(self) -> tuple[int, dict[str, str]]:
         lines = (await self.until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        fields = dict((name.lower(), value) for name, _, value in (line.partition(": ") for line in lines[1:]))
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
         return int(lines[0].split(" ")[1]), fields
 
     async def reply(self, method: str = "GET") -> Reply:

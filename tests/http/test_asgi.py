@@ -345,7 +345,7 @@ def test_a_bad_header_from_the_application_is_a_logged_500(headers: Any, caplog:
     assert len([r for r in caplog.records if "the application raised" in r.message]) == 2
 
 
-@pytest.mark.parametrize("status", [0, 99, 1000, -1, "200"])
+@pytest.mark.parametrize("status", [0, 99, 100, 199, 1000, -1, "200"])
 def test_a_bad_status_from_the_application_is_a_500(status: Any) -> None:
     @only_http
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -8,7 +8,10 @@ import sys
 
 from multiloop import _speed
 
-ASK = "import multiloop.http._connection as c, multiloop._speed as s; print(c.__name__, c.__file__.endswith('.py'), s.form())"
+ASK = """
+import multiloop.http._connection as c, multiloop._speed as s
+print(c.__name__, c.__file__.endswith(".py"), s.form())
+"""
 
 
 def ask(**environment: str) -> list[str]:
@@ -26,7 +29,7 @@ def test_the_form_that_runs_is_the_one_that_is_told() -> None:
     name, is_plain, form = ask(MULTILOOP_PURE="")
     assert name == "multiloop.http._connection"
     assert (is_plain == "False") == (_speed.find_twin(name) is not None)
-    assert form.startswith("compiled") or is_plain == "True" or form.startswith("partly")
+    assert form.startswith(("compiled", "partly")) or is_plain == "True"
 
 
 def test_a_twin_of_another_source_has_another_name() -> None:

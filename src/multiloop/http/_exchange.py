@@ -149,6 +149,8 @@ class Exchange:
         """
         if self.reply_state:
             raise ReplyError("the reply was started twice")
+        if status < 200:
+            raise ReplyError(f"a reply cannot end with status {status}: 1xx go before it (early hints)")
         parts = [http1.STATUS_LINES.get(status) or http1.status_line(status)]
         length = -1
         close = not self.keep_alive
@@ -162,7 +164,7 @@ class Exchange:
                             raise ReplyError("two different content-lengths")
                         continue
                     length = number
-                    if status == 204 or status < 200:
+                    if status == 204:
                         continue
                 elif kind == CODING:
                     continue  # the framing is ours
@@ -179,7 +181,7 @@ class Exchange:
         self._has_server = has_server
         self._left_bytes = length
         self._close_after = close
-        self._no_body = status < 200 or status == 204 or status == 304 or self.method == "HEAD"
+        self._no_body = status == 204 or status == 304 or self.method == "HEAD"
         self._head = parts
         self.reply_state = HELD
 

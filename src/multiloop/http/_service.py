@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("multiloop.http")
 
 _IDLE_WHILE_DRAINING_S = 1.0  # a kept connection that nobody takes stays this long, for a request that is on its way
+_SETTLE_S = 0.02  # between looks for requests that go on although their client left
 _SPARE_READERS = 64  # kept by the sweep
 
 
@@ -252,10 +253,13 @@ class HttpService:
             connection.deadline_s = self.now_s + _IDLE_WHILE_DRAINING_S
 
     async def drained(self) -> None:
-        """Wait until no connection is left."""
-        while self.connections or self._adopting:
-            self._drained = self.loop.create_future()
-            await self._drained
+        """Wait until no connection is left, and no application is at work for a client that left."""
+        while self.connections or self._adopting or self.active:
+            if self.connections or self._adopting:
+                self._drained = self.loop.create_future()
+                await self._drained
+            else:
+                await asyncio.sleep(_SETTLE_S)
 
     def connection_gone(self) -> None:
         """A connection ended (called by it)."""
