@@ -22,7 +22,6 @@ import re
 import selectors
 import sys
 import sysconfig
-import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -115,18 +114,17 @@ def _waits(frame: FrameType, base: Base) -> bool:
 
 
 def _others_may_exist() -> bool:
-    if sys.version_info < (3, 12):
+    if sys.hexversion < 0x030C0000:
         return False
     if any(name in sys.modules for name in _MAKERS):
         return True
-    private = sys.modules.get(
-        "_interpreters"
-    )  # asyncio loads it; whoever makes one with it is past our help until then
-    return private is not None and len(private.list_all()) > 1
+    low_level = sys.modules.get("_interpreters")  # asyncio loads it, too: there it must have been used
+    return low_level is not None and len(low_level.list_all()) > 1
 
 
 def _capture_as_text(thread: int, base: Base) -> Sight | None:
     import faulthandler  # late: it does not load in interpreters of their own
+    import tempfile
 
     with tempfile.TemporaryFile() as file:
         faulthandler.dump_traceback(file, all_threads=True)
