@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -182,7 +182,7 @@ STATUS_LINES: Final[dict[int, bytes]] = {
 }
 
 
-def status_line(status: int) -> bytes:
+def status_line(status: Any) -> bytes:
     """The first line of a reply. Raises ValueError for a status outside 100-999."""
     line = STATUS_LINES.get(status)
     if line is None:
@@ -197,7 +197,7 @@ _lines: dict[tuple[bytes, bytes], tuple[bytes, int, int]] = {}
 _MAX_LINES: Final = 4096
 
 
-def header_line(name: bytes, value: bytes) -> tuple[bytes, int, int]:
+def header_line(name: Any, value: Any) -> tuple[bytes, int, int]:
     """Build one field of a reply: the line, its kind, and the number in it (Content-Length) or 1 ("close").
 
     Raises ValueError for a name or value that would split or corrupt the reply, TypeError for what is not bytes.
