@@ -10,7 +10,8 @@ How a result travels
 * The wake-up is an eventfd that the loop watches: half the price of `call_soon_threadsafe`, which serves elsewhere.
 
 Who may touch what: `done` is appended to by threads and emptied by the loop, both through atomic deque operations.
-`_armed` is set before a wake-up and cleared before emptying, so a result is never left behind. All else is the loop's.
+`_armed` is set before a wake-up, and cleared after the wake-up was taken and before `done` is emptied, so no result is
+left behind. All else is the loop's.
 """
 
 from __future__ import annotations
@@ -144,12 +145,12 @@ class Completions:
         self._settle()
 
     def _woken(self) -> None:
-        self._armed = False
         if self._wake_up is not None:
             try:
                 os.eventfd_read(self._wake_up.fd)
             except BlockingIOError:
                 pass
+        self._armed = False  # after reading: a wake-up that is read here must not count as one on its way
         self._settle()
 
     def _settle(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 from ..errors import UsageError
+from ._fork import guard
 from ._hub import Hub, hub
 from ._offload import completions_of
 from ._operation import Operation
@@ -55,7 +56,8 @@ def run(main: Any, *args: Any, loop: LoopName = "auto") -> Any:
 
     Raises:
         Exception: what `main` raised, or what a callback raised and nobody caught (see `on_uncaught`).
-        SystemExit: 128 + the signal's number when SIGINT or SIGTERM ended it; everything was closed first.
+        SystemExit: 128 + the signal's number when SIGINT or SIGTERM ended it; everything was closed first. A second
+            signal ends the process at once.
         RuntimeError: when a loop already runs in this thread: await there instead.
     """
     if asyncio._get_running_loop() is not None:
@@ -79,6 +81,7 @@ class _Program:
         self._hub = here = hub()
         loop = here.loop
         self._ended: asyncio.Future[None] = loop.create_future()
+        guard(loop)
         completions_of(here)  # now, so that a program's first file opens no other descriptor
         here.on_idle = self._maybe_idle
         here.fatal = self._fatal
@@ -120,6 +123,10 @@ class _Program:
         return taken
 
     def _signalled(self, number: signal.Signals) -> None:
+        if self._ended.done():  # the second one: whatever is being cleaned up takes too long
+            self._hub.loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         self._fatal(SystemExit(128 + number))
 
     def _main_finished(self, task: asyncio.Task[Any]) -> None:
