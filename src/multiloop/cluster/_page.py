@@ -17,7 +17,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 
 _BEAT = struct.Struct("<d")
 _SIZE = mmap.PAGESIZE
@@ -39,6 +38,8 @@ class Page:
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("multiloop-page")
         else:  # macOS
+            import tempfile
+
             descriptor, path = tempfile.mkstemp(prefix="multiloop-page-")
             os.unlink(path)
         try:
