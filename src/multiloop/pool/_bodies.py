@@ -20,6 +20,11 @@ class Body(Protocol):
     """One worker's life, seen from outside."""
 
     ident: int  # of the process or thread
+    can_stick: bool  # whether it may survive `kill`; it then has `stuck()`, too
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
 
     def watch(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], Any]) -> None:
         """Call `gone` on the loop when it has ended. Once."""
@@ -44,11 +49,18 @@ class Body(Protocol):
 class ProcessBody:
     """A worker process, watched by pidfd (end-of-file would be hidden by copies of the socket)."""
 
+    can_stick = False
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.ident = process.pid
         self._process = process
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pidfd = -1
+
+    @property
+    def label(self) -> str:
+        """See Body."""
+        return f"process {self.ident}"
 
     def watch(self, loop: asyncio.AbstractEventLoop, gone: Callable[[], Any]) -> None:
         """See Body."""

@@ -7,9 +7,11 @@ What lives here: `Crew`. What must not: tasks, except for handing those of a dea
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ from ._spawn import collect, spawn
 
 if TYPE_CHECKING:
     from ._engine_local import LocalEngine
+
+_log = logging.getLogger("multiloop.pool")
 
 _WORKING = (State.BOOTING, State.READY, State.STOPPING)
 
@@ -106,6 +110,9 @@ class Crew:
         self.links.append(link)
         link.attach()
         link.send_boot(options)
+        if self._config.kind != "process":
+            self._start_inside(link)
+            return
         driver = self._engine.driver
 
         def born(process: subprocess.Popen[bytes] | None, error: BaseException | None) -> None:
@@ -113,6 +120,14 @@ class Crew:
                 collect(process)  # that loop is closed
 
         spawn(link.worker_socket, link.page_descriptor, self._config.name, born)
+
+    def _start_inside(self, link: Link) -> None:
+        """Start a worker that lives in this process."""
+        from ._bodies_inside import InterpreterBody, ThreadBody
+
+        kind = InterpreterBody if self._config.kind == "interpreter" else ThreadBody
+        link.body = kind(link.worker_socket, link.page_descriptor, f"{self._config.name}-{link.slot}")
+        link.body.watch(self._engine.loop, partial(self._gone, link))
 
     def _boot_options(self, slot: int) -> dict[str, Any]:
         if self._options is None:
@@ -151,6 +166,9 @@ class Crew:
         self._engine.is_not_free(link)
         if link.body is not None:
             link.body.kill()
+            if link.body.can_stick:
+                link.hang_up()
+                self._grace(link, limits.TERMINATE_S + limits.INTERRUPT_INTERVAL_S, self._stuck)
         if replace:
             self.replace()
         self._note()
@@ -165,15 +183,33 @@ class Crew:
         link.state = State.LEAVING
         self._engine.is_not_free(link)
         link.send_exit()
-        self._grace(link, limits.POOL_EXIT_GRACE_S)
+        self._grace(link, limits.POOL_EXIT_GRACE_S, self._kill_late)
         if replace:
             self.replace()
         self._note()
 
-    def _grace(self, link: Link, seconds: float) -> None:
+    def _grace(self, link: Link, seconds: float, then: Callable[[Link], None]) -> None:
         if link.grace is not None:
             link.grace.cancel()
-        link.grace = self._engine.loop.call_later(seconds, lambda: self.kill(link, replace=False))
+        link.grace = self._engine.loop.call_later(seconds, then, link)
+
+    def _kill_late(self, link: Link) -> None:
+        self.kill(link, replace=False)
+
+    def _stuck(self, link: Link) -> None:
+        """A worker inside this process does not stop: go on without it."""
+        body = link.body
+        if isinstance(body, ProcessBody) or body is None or link.state is State.GONE:
+            return
+        stack = body.stuck()  # type: ignore[attr-defined]
+        _log.error(
+            "pool %s: the worker (%s) does not stop: it is inside C code, or handles every exception. It is left "
+            "behind; what must be stoppable needs kind='process'. It is at\n%s",
+            self._config.name,
+            body.label,
+            stack or "(not known)",
+        )
+        self._bury(link, State.KILLED)
 
     def replace(self) -> None:
         """Start one worker for one that ends."""
@@ -228,18 +264,19 @@ class Crew:
     def ended(self, link: Link) -> None:
         """The socket of a worker has ended. Its process follows in a moment, or is made to."""
         if link.state in (State.READY, State.STOPPING, State.BOOTING):
-            self._grace(link, 1.0)
+            self._grace(link, 1.0, self._kill_late)
 
     def _gone(self, link: Link) -> None:
         """The process of a worker has ended: settle what it finished, hand back the rest, replace it."""
-        was = link.state
-        if was is State.GONE:
-            return
+        if link.state is not State.GONE:
+            self._bury(link, link.state)
+
+    def _bury(self, link: Link, was: State) -> None:
         link.state = State.KILLED
         self._engine.is_not_free(link)
         link.drain()
         assert link.body is not None
-        exit_code, what = link.body.exit_code, f"the worker (process {link.body.ident})"
+        exit_code, what = link.body.exit_code, f"the worker ({link.body.label})"
         started = link.words[STARTED]
         outstanding = list(link.outstanding)
         link.outstanding.clear()

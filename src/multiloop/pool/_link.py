@@ -133,6 +133,13 @@ class Link:
         self._drop_out()
         self._page.close()
 
+    def hang_up(self) -> None:
+        """Let a worker that waits for tasks see the end."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has hung up already
+
     def forget(self) -> None:
         """In a forked child: close our copies, without a word to the loop, which is the parent's."""
         self._socket.close()

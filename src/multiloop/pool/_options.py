@@ -167,6 +167,16 @@ def check_fit(config: PoolConfig) -> None:
                     f"give it to {type(config.engine).__name__}, or use engine='local'"
                 )
 
+    if config.kind != "process":
+        given = {
+            "nice": config.nice is not None,
+            "cores": bool(config.cores),
+            "recycle_above_rss": config.recycle_above_rss is not None,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise UsageError(f"{name}=... belongs to a whole process: use kind='process', not {config.kind!r}")
+
 
 def check_task_fit(config: PoolConfig, options: TaskOptions) -> None:
     """Raise UsageError for options of a task that this engine cannot keep."""

@@ -29,9 +29,9 @@ FROM_WORKER = struct.Struct("<BQQQQ")
 
 # --- pool → worker ------------------------------------------------------------------------------------------------
 BOOT = 1  # pickled dict: what the worker needs before its first task
-TASKS = (
-    2  # marshal: (definitions, tasks); a definition is (function id, pickle), a task (number, function, flags, call)
-)
+# marshal: (definitions, first number, functions, flags, calls); a definition is (number of the function, pickle); the
+# last three have a value for each task, or one where all have the same
+TASKS = 2
 CREDIT = 3  # marshal: (task, items): a stream may send that many more; 0 only wakes it
 EXIT = 4  # run the finalizer and leave
 PARCEL = 5  # marshal: (kind, how many descriptors): of the next task that is IS_PARCEL

@@ -1,7 +1,7 @@
-"""How a worker process comes to life: before its first task, and after its last.
+"""How a worker comes to life: before its first task, and after its last.
 
-What lives here: `main`, which the command line of a worker calls, and `prepare`/`finish`, which every kind of worker
-runs round its loop. What must not: tasks (`_worker_main`); imports that a start would feel.
+What lives here: `main`, which the command line of a worker process calls, its siblings for interpreters and threads, and
+what every kind runs round its loop. What must not: tasks (`_worker_main`); imports that a start would feel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _protocol as protocol
 from ._failures import pack_error
-from ._inside import here
+from ._inside import here, in_thread
 from ._main_module import install
 from ._page import Page
 from ._worker_main import PoolGone, Worker
@@ -30,12 +30,46 @@ def main() -> None:
     _die_with_parent(lifeline)
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool decides
     os.set_inheritable(socket_descriptor, False)
+    worker = here.worker = _worker(socket_descriptor, page_descriptor, ())
+    _live(worker, _become_process)
+
+
+def live_in_interpreter(socket_descriptor: int, page_descriptor: int, leash_descriptor: int) -> None:
+    """Be a worker in an interpreter of its own, on this thread, until the pool or the leash ends it."""
+    from ..worker_threads._leash import Leash, Terminated
+
+    worker = here.worker = _worker(socket_descriptor, page_descriptor, (Terminated,))
+    leash = Leash(leash_descriptor)
+    try:
+        _live(worker, _become_interpreter)
+    except Terminated:
+        pass
+    finally:
+        leash.let_go()
+
+
+def live_in_thread(socket_descriptor: int, page_descriptor: int, ends_with: type[BaseException]) -> None:
+    """Be a worker on this thread, until the pool or an exception of this type ends it."""
+    worker = in_thread.worker = _worker(socket_descriptor, page_descriptor, (ends_with,), may_spin=False)
+    try:
+        _live(worker, _become_thread)
+    except ends_with:
+        pass
+
+
+def _worker(
+    socket_descriptor: int, page_descriptor: int, ends_with: tuple[type[BaseException], ...], may_spin: bool = True
+) -> Worker:
     page = Page(page_descriptor)
     os.close(page_descriptor)
-    worker = here.worker = Worker(_socket.socket(fileno=socket_descriptor), page, may_spin=os.cpu_count() != 1)
+    may_spin = may_spin and os.cpu_count() != 1
+    return Worker(_socket.socket(fileno=socket_descriptor), page, may_spin=may_spin, ends_with=ends_with)
+
+
+def _live(worker: Worker, become: Callable[[dict[str, Any]], None]) -> None:
     try:
         options = worker.boot_options()
-        if prepare(worker, options, _become):
+        if prepare(worker, options, become):
             worker.serve()
             finish(options)
     except PoolGone:
@@ -65,11 +99,9 @@ def finish(options: dict[str, Any]) -> None:
         _pickle.loads(options["finalizer"])()
 
 
-def _become(options: dict[str, Any]) -> None:
-    """Take on what belongs to the whole process: paths, arguments, priority, cores."""
-    sys.path[:] = options["path"]
-    sys.argv[:] = options["argv"]
-    install(options["main"])
+def _become_process(options: dict[str, Any]) -> None:
+    """Take on what belongs to the whole process: priority, cores, and all that an interpreter has."""
+    _become_interpreter(options)
     if options["nice"] is not None:
         os.nice(options["nice"])
     if options["cores"] is not None:
@@ -78,9 +110,20 @@ def _become(options: dict[str, Any]) -> None:
         import faulthandler
 
         faulthandler.enable()
+
+
+def _become_interpreter(options: dict[str, Any]) -> None:
+    """Take on what belongs to an interpreter: paths, arguments, the main module, streams."""
+    sys.path[:] = options["path"]
+    sys.argv[:] = options["argv"]
+    install(options["main"])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # what a task printed is not lost when it is killed
+
+
+def _become_thread(options: dict[str, Any]) -> None:
+    """A thread has nothing of its own."""
 
 
 def _die_with_parent(lifeline: int) -> None:

@@ -63,7 +63,10 @@ class PoolGone(Exception):
 class Worker:
     """One worker's state and loop."""
 
-    def __init__(self, socket: _socket.socket, page: Page, *, may_spin: bool) -> None:
+    def __init__(
+        self, socket: _socket.socket, page: Page, *, may_spin: bool, ends_with: tuple[type[BaseException], ...] = ()
+    ) -> None:
+        self._ends_with = ends_with  # what is raised in a worker that is no process to end it
         self.words = page.words
         self._journal = page.journal
         self._held = 0  # bytes of it
@@ -95,7 +98,7 @@ class Worker:
     def serve(self) -> None:
         """Run tasks until the pool says EXIT or is gone."""
         words, tasks, functions = self.words, self._tasks, self._functions
-        journal, lock = self._journal, self._write_lock
+        journal, lock, ends_with = self._journal, self._write_lock, self._ends_with
         while not self._leave:
             while tasks:
                 number, function, flags, call = tasks.popleft()
@@ -117,6 +120,8 @@ class Worker:
                         kind, body, parcel = protocol.PLAIN, marshal_dumps(value, 2), None
                     else:
                         kind, (body, parcel) = protocol.VALUE, _pack(value, "the result")
+                except ends_with:
+                    raise
                 except BaseException as error:
                     kind, body, parcel = protocol.FAILED, pack_error(error), None
                 ended = _now()
