@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 from .loop import Handle, Hub, hub
 
 _LONGEST_S = (2**31 - 1) / 1000
+_CLOCK_ERROR_S = 1e-6  # of adding and subtracting seconds as floats
 
 
 def _duration(delay: float) -> float:
@@ -36,10 +38,19 @@ def _duration(delay: float) -> float:
     return float(delay)
 
 
+def _counts_milliseconds(loop: asyncio.AbstractEventLoop) -> bool:
+    return type(loop).__module__ == "uvloop"
+
+
+def _now(loop: asyncio.AbstractEventLoop) -> float:
+    # uvloop's own time stands still during a turn of the loop; other loops may have a clock of their own (tests).
+    return time.monotonic() if _counts_milliseconds(loop) else loop.time()
+
+
 class Timer(Handle):
     """A timer that set_timeout or set_interval returned. Cancel it, refresh it, or unref it."""
 
-    __slots__ = ("_args", "_callback", "_context", "_delay_s", "_due", "_repeat", "_scheduled")
+    __slots__ = ("_args", "_callback", "_context", "_delay_s", "_due_s", "_repeat", "_scheduled")
 
     def __init__(
         self, of: Hub, callback: Callable[..., Any], delay: float, args: tuple[Any, ...], repeat: bool
@@ -54,26 +65,31 @@ class Timer(Handle):
         self._repeat = repeat
         self._context = contextvars.copy_context()
         self._scheduled: asyncio.TimerHandle | None = None
-        self._arm(of.loop.time())
+        self._arm(_now(of.loop))
 
-    def _arm(self, now: float) -> None:
+    def _arm(self, now_s: float) -> None:
         self._opened(self._hub)
-        self._due = now + self._delay_s
-        self._schedule(self._delay_s)
+        self._due_s = now_s + self._delay_s
+        self._schedule()
 
-    def _schedule(self, wait_s: float) -> None:
-        # uvloop counts whole milliseconds from a clock read at the start of the turn and can fire 1.2 ms early:
-        # round up to the millisecond; _fire looks again.
-        self._scheduled = self._hub.loop.call_later(math.ceil(wait_s * 1000) / 1000, self._fire, context=self._context)
+    def _schedule(self) -> None:
+        loop = self._hub.loop
+        if _counts_milliseconds(loop):
+            # Its time is the millisecond in which this turn began: counted from there, nothing is early, and timers of
+            # one duration keep their order.
+            wait_ms = math.ceil(round((self._due_s - loop.time()) * 1000, 6))
+            self._scheduled = loop.call_later(max(1, wait_ms) / 1000, self._fire, context=self._context)
+        else:
+            self._scheduled = loop.call_at(self._due_s, self._fire, context=self._context)
 
     def _fire(self) -> None:
-        now = self._hub.loop.time()
-        if now < self._due:
-            self._schedule(self._due - now + 0.001)
+        now_s = _now(self._hub.loop)
+        if now_s < self._due_s - _CLOCK_ERROR_S:
+            self._schedule()
             return
         self._scheduled = None
         if self._repeat:
-            self._arm(now)
+            self._arm(now_s)
         try:
             self._hub.call(self._callback, *self._args)
         finally:
@@ -92,7 +108,7 @@ class Timer(Handle):
         """Start the same duration again from now; also revives a timer that has fired. Returns itself."""
         if self._scheduled is not None:
             self._scheduled.cancel()
-        self._arm(self._hub.loop.time())
+        self._arm(_now(self._hub.loop))
         return self
 
     def _shutdown(self) -> None:
