@@ -77,13 +77,13 @@ class Connection(Handle, EventEmitter):
             self._idle.touch()
         self._outgoing.made(transport)
         self._refresh_fast()
-        self._incoming.made()
         if self._outgoing.ended:
             self._close_writing()
         self._attempt = None
         if self._on_made is not None:
             self._on_made()
             self._on_made = None
+        self._incoming.made()  # last: a listener of 'connection' may have paused it
 
     def _apply_options(self) -> None:
         raw = self._raw()

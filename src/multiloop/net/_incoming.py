@@ -277,9 +277,8 @@ class Incoming:
                 self._socket._ended_by_peer()
 
     def _stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self._stop_kernel()
+        self._stopped = True
+        self._stop_kernel()
 
     def _stop_kernel(self) -> None:
         transport = self._socket._transport
