@@ -356,7 +356,7 @@ def test_an_exception_is_a_logged_500_and_after_the_first_block_the_connection_i
             await client.send(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n")
             assert not (await client.rest()).endswith(b"0\r\n\r\n")
             assert (await Client(service).get("/exit")).status == 500  # a thread is not ended by it
-            await eventually(lambda: closed == [0, 1])
+            await eventually(lambda: sorted(closed) == [0, 1])
 
     with caplog.at_level(logging.ERROR, "multiloop"):
         run(main)
