@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._limits import SWEEP_INTERVAL_S
+from ..loop import offload
 from ..stats import HttpStatistics
 from ._config import HttpConfig, TlsConfig
 from ._connection import Connection
-from ._deadlines import BODY, CLOSING, IDLE, check_rates, overdue
+from ._deadlines import BODY, CLOSING, IDLE, LINGER, check_rates, overdue
 from ._lifespan import Lifespan
 from ._reader import RequestReader
 from ._target import Interface
@@ -119,6 +121,7 @@ class HttpService:
         self._give_back: Callable[[socket.socket, int], bool] | None = None
         self.readers: list[RequestReader] = []  # spare ones; as many as messages were ever read at once
         self._sweeper: asyncio.TimerHandle | None = None
+        self._open_session: Callable[[HttpService, Connection, Exchange], None] | None = None
         context = make_tls_context(tls) if tls is not None else None
         self.listeners = [Listener(i, name, self.config, context) for i, name in enumerate(listeners)]
         self.proxies = _proxies(self.config)
@@ -315,9 +318,18 @@ class HttpService:
 
     def upgrade(self, connection: Connection, exchange: Exchange) -> None:
         """Make a WebSocket of the connection."""
-        from ._websocket import open_session
+        if self._open_session is not None:
+            self._open_session(self, connection, exchange)
+        else:  # the first one of a worker: the library takes a while to load, so a thread does
+            task = self.loop.create_task(self._upgrade_first(connection, exchange))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
 
-        open_session(self, connection, exchange)
+    async def _upgrade_first(self, connection: Connection, exchange: Exchange) -> None:
+        module = await offload(importlib.import_module, "multiloop.http._websocket")
+        self._open_session = module.open_session
+        if connection.current is exchange and connection.phase < LINGER:
+            module.open_session(self, connection, exchange)
 
     # -- the sweep -----------------------------------------------------------------------------------------------------
     def _sweep(self) -> None:

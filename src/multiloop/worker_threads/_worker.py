@@ -263,7 +263,7 @@ class Worker(EventEmitter, Handle):
         """Wait until it has ended; returns its exit code, at once when it had ended before. Its error is not raised."""
         op: AnyOperation[int] = begin(callback, self._hub)
         if self._is_ended:
-            self._hub.loop.call_soon(op._succeed, self.exit_code)
+            self._hub.loop.call_soon(op._succeed, self.exit_code or 0)
         else:
             self._waits.append(op)
             op._stop = lambda: self._forget_wait(op)
