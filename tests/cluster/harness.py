@@ -60,7 +60,8 @@ async def app(scope, receive, send):
 """
 
 RUN = """
-import pickle, sys
+import ctypes, pickle, sys
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: leave nothing behind when the tests are killed
 from multiloop import logs
 from multiloop.cluster._primary import serve
 from multiloop.errors import ConfigError
