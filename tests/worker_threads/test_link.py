@@ -46,7 +46,12 @@ def test_frames_arrive_in_order_with_their_descriptors(ends):
     left.send(3, b"")
     left.send(4, b"four", [memory("c")])
     packets = receive_all(right)
-    assert [(packet.kind, bytes(packet.body)) for packet in packets] == [(1, b"one"), (2, b"two"), (3, b""), (4, b"four")]
+    assert [(packet.kind, bytes(packet.body)) for packet in packets] == [
+        (1, b"one"),
+        (2, b"two"),
+        (3, b""),
+        (4, b"four"),
+    ]
     assert [[text_of(fd) for fd in packet.fds] for packet in packets] == [[], ["a", "b"], [], ["c"]]
 
 
