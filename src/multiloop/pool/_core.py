@@ -1,7 +1,7 @@
 """The one object behind all faces of a pool: which loop it works on, what it accepts, how it ends.
 
-What lives here: `Core`, and what happens to all pools at the end of the program and in a forked child. What must not:
-how tasks are run (the engines), what users see (`_pool`, `_executor`).
+What lives here: `Core`. What must not: how tasks are run (the engines), what users see (`_pool`, `_executor`), what
+happens to all pools at the end of the program (`_pools`).
 
 The loop is chosen on first use: the caller's for asynchronous use, one on a thread of our own for `submit` and the
 executor. When that loop has ended, the next use chooses again. Everything that reaches an engine does so on its loop.
@@ -9,7 +9,6 @@ executor. When that loop has ended, the next use chooses again. Everything that 
 
 from __future__ import annotations
 
-import os
 import threading
 from asyncio import _get_running_loop as _running_loop
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any, cast
 
 from ..errors import PoolFull
 from ..loop import Handle, Hub, Operation, begin, hub
+from . import _pools as pools
 from ._calls import Calls, Made
 from ._context import Carrier
 from ._driver import Driver
@@ -81,7 +81,7 @@ class Core:
             kind = LocalEngine if self.config.engine is None else ExecutorEngine
             self.engine = kind(self.config, self.limit, driver, self.meter, self.admission)
             self.driver = driver
-            _active.add(self)
+            pools.add(self)
             if driver.thread is None:
                 self._guard = _Guard(self, driver.hub)
                 self.engine.begin()
@@ -91,7 +91,7 @@ class Core:
 
     def refuse_if_closed(self) -> None:
         """Raise what a task that comes now would end with, if the pool is closed."""
-        if _exit.is_over:
+        if pools.is_program_over():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         if self.is_closed:
             raise refusal()
@@ -343,7 +343,7 @@ class Core:
             self.on_driver(self.engine.when_ready, ready)
 
     def _over(self) -> None:
-        _active.discard(self)
+        pools.discard(self)
         if self._guard is not None:
             self._guard.over()
             self._guard = None
@@ -405,43 +405,3 @@ def check_main_guard() -> None:
             "the main file starts a pool when it is imported, and a pool's worker has just imported it to find a "
             'function: put what starts the program under: if __name__ == "__main__":'
         )
-
-
-# --- all pools of this process ------------------------------------------------------------------------------------
-_active: set[Core] = set()  # with workers, or about to have some
-
-
-class _Exit:
-    is_over = False
-
-
-_exit = _Exit()
-
-
-def active() -> list[Core]:
-    """Return the pools that have an engine."""
-    return list(_active)
-
-
-def _at_exit() -> None:
-    """As concurrent.futures: what was submitted from synchronous code is finished; a loop's tasks end with the loop."""
-    _exit.is_over = True
-    for core in active():
-        if core.driver is not None and core.driver.thread is not None:
-            done = threading.Event()
-            thread = core.driver.thread
-            core.close(done.set)
-            done.wait()
-            thread.join()
-        else:
-            core.let_go()
-
-
-def _after_fork() -> None:
-    for core in active():
-        core.forget()
-    _active.clear()
-
-
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_after_fork)

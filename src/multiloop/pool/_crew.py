@@ -256,7 +256,7 @@ class Crew:
                 surplus -= 1
         for link in self.ready():
             if surplus > 0:
-                self._engine.take_back(link)  # `recycles` sees to it when it has finished
+                self._engine.recall.take_back(link)  # `recycles` sees to it when it has finished
                 surplus -= 1
         self._note()
 
@@ -274,7 +274,7 @@ class Crew:
     def _bury(self, link: Link, was: State) -> None:
         link.state = State.KILLED
         self._engine.is_not_free(link)
-        link.drain()
+        link.results.drain()
         assert link.body is not None
         exit_code, what = link.body.exit_code, f"the worker ({link.body.label})"
         started = link.words[STARTED]

@@ -13,9 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 from ..loop import Operation
 from ..stats import PoolStatistics
 from . import _machine
-from ._core import active
 from ._iterate import Mapping
 from ._pool import Configured, Pool
+from ._pools import active
 from ._statistics import statistics_of
 from ._streams import Stream
 

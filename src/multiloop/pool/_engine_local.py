@@ -1,7 +1,8 @@
 """The engine that runs tasks in workers of its own.
 
 What lives here: `LocalEngine`: the way of a task from the queue to a worker and of its outcome back. What must not: how
-workers live (`_crew`), the bytes (`_link`), the rules of dealing (`_assign`). All of it runs on the driver's loop.
+workers live (`_crew`), tasks taken back from them (`_recall`), the bytes (`_link`), the rules of dealing (`_assign`). All
+of it runs on the driver's loop.
 
     add → queue → deal → link ║ worker ║ link → finished → the caller's future
                     ↑ taken back: stopped, robbed, dead
@@ -26,8 +27,9 @@ from ._driver import Driver
 from ._link import Link, State
 from ._meter import Meter
 from ._options import PoolConfig
-from ._protocol import COOPERATIVE, FINISHED, GRACE_MS, HELD, STARTED, STARTED_NS, STOP_ASKED
+from ._protocol import STARTED_NS
 from ._queue import NO_PLACE, Admission, TaskQueue
+from ._recall import Recall
 from ._rights import close_all
 from ._tasks import FutureTask
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("multiloop.pool")
 
 _BURST = 128  # tasks added without a turn of the loop before the workers are looked after
-_PEEK_S = 0.002
 _UNREAD = 2048  # tasks outstanding at one worker: bounds the results that lie unread in its socket
 
 
@@ -56,13 +57,12 @@ class LocalEngine:
         self.idle: list[Link] = []  # ready and without tasks; the one that was busy last is the last
         self.broken: BaseException | None = None
         self.crew = Crew(self, workers)
+        self.recall = Recall(self)
         self.waits, self.runs = meter.waits.fresh, meter.runs.fresh
         self._admission = admission
         self._attempts: dict[Task, int] = {}  # of idempotent tasks whose worker died
         self._is_dealing_soon = False
         self._burst = 0
-        self._robbery: asyncio.TimerHandle | None = None
-        self._peeking: asyncio.TimerHandle | None = None
         self._is_open = True  # neither broken nor closed
         self._closed: Callable[[], Any] | None = None
         self._is_closed = False
@@ -153,9 +153,9 @@ class LocalEngine:
         if tasks:
             link.send_tasks(tasks)
             if len(tasks) == len(outstanding):
-                self._watch(link)
-            if len(tasks) > 1 and self._peeking is None:
-                self._peeking = self.loop.call_later(_PEEK_S, self._peek)
+                self.recall.watch(link)
+            if len(tasks) > 1:
+                self.recall.plan_peek()
 
     def is_free(self, link: Link) -> None:
         """A worker has nothing to do."""
@@ -165,44 +165,13 @@ class LocalEngine:
                 self._deal_to_idle()
             elif self._closed is not None:
                 self._maybe_closed()
-            elif self._robbery is None:
-                self._plan_robbery()
+            else:
+                self.recall.plan_robbery()
 
     def is_not_free(self, link: Link) -> None:
         """A worker takes no more tasks."""
         if link in self.idle:
             self.idle.remove(link)
-
-    def _peek(self) -> None:
-        """Look for results that are held by a worker whose next task was not as tiny as the ones before."""
-        self._peeking = None
-        before = monotonic_ns() - _PEEK_S * 1e9
-        links = [link for link in self.crew.ready() if len(link.outstanding) > 1]
-        for link in links:
-            if link.words[HELD] and link.words[STARTED_NS] < before:
-                link.peek()
-        if links:
-            self._peeking = self.loop.call_later(_PEEK_S, self._peek)
-
-    # -- taking back -----------------------------------------------------------------------------------------------
-    def _plan_robbery(self) -> None:
-        """Look in a moment whether tasks wait behind one that takes long, while a worker is idle."""
-        if any(len(link.outstanding) > 1 for link in self.crew.links):
-            self._robbery = self.loop.call_later(assign.ROB_AFTER_S, self._rob)
-
-    def _rob(self) -> None:
-        self._robbery = None
-        if not self.idle or self.queue:
-            return
-        before = monotonic_ns() - assign.ROB_AFTER_S * 1e9
-        for link in self.crew.ready():
-            if link.unstarted > 1 and link.is_running and link.words[STARTED_NS] < before:
-                self.take_back(link)
-        self._plan_robbery()
-
-    def take_back(self, link: Link) -> None:
-        """Deal the tasks of a worker that have not begun to others."""
-        self.deal_again(link.revoke(link.words[STARTED] + 1))
 
     def stop(self, task: Task) -> None:
         """The caller of a task has its outcome, a cancel: free what it holds, and stop it where it runs."""
@@ -215,65 +184,7 @@ class LocalEngine:
                 task.notify_cancel()
             self._maybe_closed()
         elif link.state in (State.READY, State.STOPPING):
-            self._halt(link, task)
-
-    def _halt(self, link: Link, task: Task) -> None:
-        """Keep a task from beginning or end it; the tasks behind it go to others and do not notice."""
-        number = task.number
-        back = link.revoke(number)
-        if task.link is None:  # it had not begun, and nothing needs to be killed
-            self.deal_again(back)
-            if not link.outstanding and link.state is State.READY:
-                self.is_free(link)
-            return
-        self.deal_again(back)
-        words = link.words
-        if words[FINISHED] >= number or link.state is State.STOPPING:
-            return  # its result is on its way, or it was asked before
-        self.meter.stopped += 1
-        if words[COOPERATIVE] == number and words[GRACE_MS]:
-            link.state = State.STOPPING
-            words[STOP_ASKED] = number
-            if task.stream is not None:
-                link.send_credit(task, 0)
-            link.grace = self.loop.call_later(words[GRACE_MS] / 1000, lambda: self.crew.kill(link, replace=True))
-        else:
-            self.crew.kill(link, replace=True)
-
-    # -- deadlines -------------------------------------------------------------------------------------------------
-    def _watch(self, link: Link) -> None:
-        """Set the timer for the task in front, if it has a time limit."""
-        timeout_s = link.outstanding[0].options.timeout
-        if timeout_s is None:
-            return
-        due_ns = monotonic_ns() + int(timeout_s * 1e9)
-        if link.deadline is not None:
-            if link.deadline_ns <= due_ns:
-                return  # it will look again when it fires
-            link.deadline.cancel()
-        link.deadline_ns = due_ns
-        link.deadline = self.loop.call_later(timeout_s, self._expire, link)
-
-    def _expire(self, link: Link) -> None:
-        link.deadline = None
-        if not link.outstanding or link.state is not State.READY:
-            return
-        task = link.outstanding[0]
-        timeout_s = task.options.timeout
-        if timeout_s is None:
-            return
-        left_s = timeout_s
-        if link.words[STARTED] == task.number:
-            if link.words[FINISHED] == task.number:
-                return  # its result is on its way
-            left_s -= (monotonic_ns() - link.words[STARTED_NS]) / 1e9
-        if left_s > 0:
-            link.deadline_ns = monotonic_ns() + int(left_s * 1e9)
-            link.deadline = self.loop.call_later(left_s + 0.001, self._expire, link)
-            return
-        self.meter.timed_out += 1
-        self._halt(link, task)
-        self.discard(task, TimeoutError(f"{task.function.name} ran for longer than {timeout_s:g} s and was stopped"))
+            self.recall.halt(link, task)
 
     # -- outcomes --------------------------------------------------------------------------------------------------
     def finished(
@@ -330,7 +241,7 @@ class LocalEngine:
         """Some of a worker's frames have been settled: it may have room."""
         self.meter.fold()
         if link.outstanding:
-            self._watch(link)
+            self.recall.watch(link)
             if self.queue and link.state is State.READY:
                 if self.idle:
                     self._deal_to_idle()
@@ -465,9 +376,7 @@ class LocalEngine:
         self.crew.abandon()
         self.idle.clear()
         self.check_ready()
-        for timer in (self._robbery, self._peeking):
-            if timer is not None:
-                timer.cancel()
+        self.recall.end()
         for task in tasks:
             if task.done():
                 continue

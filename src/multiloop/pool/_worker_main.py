@@ -5,7 +5,8 @@ worker came to life (`_worker_boot`), what users call from a task (`_inside`), a
 
 Waiting: a worker that got its last task quickly after the one before looks at the parcel word for at most 100 µs before
 it sleeps, because waking a sleeping core takes longer than a tiny task. One that waited long sleeps at once.
-It does not yield its core meanwhile: where others want it, that costs it its turn, which is milliseconds.
+Where others want its core it does not look at all: whoever is always awake has used up its turn when it is needed, and
+waits for milliseconds, while a sleeper is let in at once. It does not yield either, which costs it its turn, too.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from ._values import pack, unpack
 
 _SPIN_NS = 100_000  # awake at most this long after a task
 _SPIN_AGAIN_NS = 200_000  # a wait shorter than this makes the next one begin awake
+_INTERRUPTED_NS = 200_000  # a step of the look that takes so long: somebody else needs this core
+_CALM_NS = 50_000_000  # then it sleeps at once for this time, doubled …
+_CALM_MOST_NS = 2_000_000_000  # … up to this while it goes on
 _READ_BYTES = 128 * 1024
 _TINY_NS = 20_000  # a task that took no longer may be followed by another before its result is sent
 _HOLD_NS = 100_000  # but not for longer than this
@@ -85,6 +89,8 @@ class Worker:
         self._filled = 0
         self._received = 0  # bytes
         self._may_spin = False
+        self._calm = _CALM_NS
+        self._calm_from = 0
         self.context_names: tuple[str, ...] = ()  # of the variables that the pool carries; set by the boot
         self._context: Any = None
 
@@ -161,18 +167,27 @@ class Worker:
     def _wait(self) -> None:
         """Read more, after a short look whether more is on its way."""
         idle_since = _now()
-        if self._may_spin:
-            words, received = self.words, self._received
-            until = idle_since + _SPIN_NS
-            while words[SENT] <= received:
-                for _ in range(16):
-                    if words[SENT] > received:
-                        break
-                else:
-                    if _now() > until:
-                        break
+        if self._may_spin and idle_since > self._calm_from:
+            self._look(idle_since)
         self._read()
         self._may_spin = self._is_spinner and _now() - idle_since < _SPIN_AGAIN_NS
+
+    def _look(self, now: int) -> None:
+        """Stay awake until more has been sent, for a moment."""
+        words, received = self.words, self._received
+        until = now + _SPIN_NS
+        while words[SENT] <= received:
+            for _ in range(16):
+                if words[SENT] > received:
+                    return
+            before, now = now, _now()
+            if now - before > _INTERRUPTED_NS:
+                self._calm_from = now + self._calm
+                self._calm = min(2 * self._calm, _CALM_MOST_NS)
+                return
+            if now > until:
+                break
+        self._calm = max(_CALM_NS, self._calm - _CALM_NS // 1000)
 
     # -- kinds of tasks --------------------------------------------------------------------------------------------
     def _run_other(self, number: int, function: int, flags: int, call: Any) -> Any:
