@@ -9,7 +9,7 @@ Rules
 * The application starts only after the parser returned: it reports some errors after the head (RFC 9112 6.1).
 * After a refusal, a reply with `Connection: close` or the end of an exchange that closes, no further byte is parsed.
 * Every phase has one deadline for the whole phase, set once when it begins (`_deadlines` looks; no timer is made).
-* `abort` and `_close` are the only two ways in which the transport is closed, both here.
+* `abort` and `close` are the only two ways in which the transport is closed, both here.
 """
 
 from __future__ import annotations
@@ -131,15 +131,14 @@ class Connection:
         upgraded, self.upgraded = self.upgraded, None
         if upgraded is not None:
             upgraded.connection_lost(error)
-        current, self.current = self.current, None
-        if current is not None:
-            current.disconnected(half=False)
-        queue, self._queue = self._queue, None
-        for exchange in queue or ():
+        left = [self.current] if self.current is not None else []
+        left += self._queue or ()
+        self.current = self._queue = None
+        for exchange in left:
             exchange.disconnected(half=False)
-        closed, self._on_closed = self._on_closed, None
-        if closed is not None:
-            closed()
+        if self._on_closed is not None:
+            self._on_closed()
+            self._on_closed = None
         self.service.connection_gone()
 
     def pause_writing(self) -> None:
@@ -290,7 +289,6 @@ class Connection:
         exchange.disconnected(half=False)
         self.close(linger=True)
 
-    # -- upgrades ----------------------------------------------------------------------------------------------------
     def _upgrade_due(self, reader: RequestReader, data: bytes, offset: int) -> None:
         """The parser stopped behind a head that asks for another protocol."""
         queue = self._queue
@@ -306,8 +304,7 @@ class Connection:
         # Not ours (h2c, …): RFC 9110 7.8 lets a server ignore it. llhttp would cut the body: feed the head without it.
         if queue:
             queue.pop()
-            if not queue:
-                self._queue = None
+            self._queue = queue or None
         else:
             self.current = None
         target = exchange.path + (b"?" + exchange.query if exchange.query else b"")
@@ -331,8 +328,7 @@ class Connection:
             self.current = None
             self.close()  # the rest of that body will never come
             return
-        limit = self.config.limit_concurrency
-        service = self.service
+        service, limit = self.service, self.config.limit_concurrency
         service.active += 1
         if limit and service.active > limit:
             exchange.fail(503, retry_after_s=1)
@@ -348,8 +344,7 @@ class Connection:
             while self.phase < LINGER:
                 if self.current is None and self._queue:
                     self.current = self._queue.pop(0)
-                    if not self._queue:
-                        self._queue = None
+                    self._queue = self._queue or None
                 current = self.current
                 if current is not None:
                     if current.started:
@@ -416,10 +411,9 @@ class Connection:
     # -- for exchanges and sessions ------------------------------------------------------------------------------------
     def write_room(self) -> asyncio.Future[None] | None:
         """None while there is room below the high-water mark, else what to wait for."""
-        waiter = self._write_waiter
-        if waiter is not None and waiter.cancelled():
-            waiter = self._write_waiter = self.service.loop.create_future()
-        return waiter
+        if self._write_waiter is not None and self._write_waiter.cancelled():
+            self._write_waiter = self.service.loop.create_future()
+        return self._write_waiter
 
     def pause_reading(self) -> None:
         if not self.reading_paused and self.phase < CLOSING:
@@ -494,10 +488,9 @@ class Connection:
 
     def detach(self) -> socket.socket | None:
         """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
-        if not self.is_idle() or self.listener.is_tls or self.transport.get_write_buffer_size():
+        shut = self.listener.is_tls or self.config.proxy_protocol  # the next owner knows neither keys nor address
+        if shut or not self.is_idle() or self.transport.get_write_buffer_size():
             return None
-        if self.config.proxy_protocol:
-            return None  # its next owner could not know the client's address
         self.transport.pause_reading()
         return duplicate(self.transport)
 
