@@ -20,6 +20,7 @@ from .._limits import FILE_CHUNK_BYTES, FILE_FIRST_READ_BYTES
 from ..loop import wanted
 from ._wait import has_no_writer_yet
 
+_ROUNDS_AFTER_GROWING = 20
 _MAX_BUFFERS = min(os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 1024, 1024)
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM})
 
@@ -69,15 +70,16 @@ def read_into(fd: int, buffers: Sequence[Any], position: int | None = None) -> i
 def read_to_end(fd: int, first: bytes = b"", gathered: BytesIO | None = None) -> bytes:
     """Read everything that is left, also of files that grow, that say they are empty (/proc), or of a FIFO.
 
-    `first` was read before. One part is returned as it came; more are gathered without a second copy of all.
+    `first` was read before. One part is returned as it came; more are gathered without a second copy of all. A regular
+    file that grows faster than it is read ends after some rounds, each up to the end that it then had.
     """
+    left = 0
+    rounds = _ROUNDS_AFTER_GROWING
     if gathered is None:
         left = _bytes_left(fd)
         if left > FILE_CHUNK_BYTES:
             gathered = _gather(fd, first, left)
-            first = b""
-    else:
-        left = 0
+            first, left = b"", 0
     part = first
     while True:
         try:
@@ -86,12 +88,16 @@ def read_to_end(fd: int, first: bytes = b"", gathered: BytesIO | None = None) ->
             raise NotNow(False, read_to_end, (part, gathered)) from None
         if not more:
             break
-        left = 0
         if part:
             gathered = gathered or BytesIO()
             gathered.write(part)
         part = more
         check_wanted()
+        left = min(_bytes_left(fd), FILE_CHUNK_BYTES)
+        if left:
+            rounds -= 1
+            if not rounds:
+                break
     if gathered is None:
         if not part and has_no_writer_yet(fd):
             raise NotNow(False, read_to_end, ())
