@@ -109,19 +109,19 @@ def test_the_proxy_closes_both_ends_when_one_is_reset_silent_or_out_of_reach() -
         connections: list[net.Socket] = []
         upstream = net.create_server(connections.append)
         await upstream.listen(0)
-        async with _proxy(upstream.address[1], "--idle-timeout", "0.2") as (port, child):
+        async with _proxy(upstream.address[1], "--idle-timeout", "1") as (port, child):
             client = await net.connect(port)
             client.write(b"x")
             await until(lambda: connections)
             client.reset_and_destroy()
             await until(lambda: connections[0].closed or connections[0]._incoming._end_seen)
             silent = await net.connect(port)
-            assert await asyncio.wait_for(silent.read_all(), 5) == b""
+            assert await asyncio.wait_for(silent.read_all(), 10) == b""
             upstream.destroy_connections()
             await upstream.close()
             nobody = await net.connect(port)
             try:
-                assert await asyncio.wait_for(nobody.read_all(), 5) == b""
+                assert await asyncio.wait_for(nobody.read_all(), 10) == b""
             except ConnectionResetError:
                 pass
             assert child.stdout is not None

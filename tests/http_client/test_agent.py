@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 from tests.http_client.site import serve
-from tests.support import LOOPS, environment, until
+from tests.support import LOOPS, descriptors_at_rest, environment, open_descriptors, until
 
 import multiloop
 from multiloop import http, net
@@ -72,7 +73,7 @@ async def main():
 multiloop.run(main)
 """
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-c", code],
         env=environment(),
         capture_output=True,
         timeout=20,
@@ -211,6 +212,31 @@ def test_a_restarted_server_costs_no_failed_request() -> None:
         await server.close()
 
     multiloop.run(main)
+
+
+@loops
+def test_random_cancels_leave_nothing(loop: Any) -> None:
+    async def main() -> None:
+        chance = random.Random(7)
+        async with serve() as site:
+            before = await descriptors_at_rest()
+            async with http.Agent(max_total_sockets=10) as agent:
+
+                async def use(path: str) -> None:
+                    async with http.fetch(site.url + path, agent=agent) as reply:
+                        await reply.read()
+
+                for _ in range(15):
+                    paths = ["/echo", "/big/3000000", "/slow?s=0.002", "/redirect/3", "/stall"]
+                    tasks = [asyncio.ensure_future(use(chance.choice(paths))) for _ in range(20)]
+                    await asyncio.sleep(chance.random() * 0.02)
+                    for task in tasks:
+                        task.cancel()
+                    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+                        assert outcome is None or isinstance(outcome, asyncio.CancelledError), outcome
+            await until(lambda: site.busy == 0 and open_descriptors() <= before)
+
+    multiloop.run(main, loop=loop)
 
 
 # --- cookies and headers ----------------------------------------------------------------------------------------------
