@@ -198,6 +198,7 @@ def test_what_a_closed_worker_has_not_received_goes_to_another() -> None:
         assert len(two.receive_all()) + len(received) == 5
         assert one.receive_all() == []
         assert one.link.connections == len(received)
+        assert one.link.free == 32 - len(received)
 
     play(scene)
 

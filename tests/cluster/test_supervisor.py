@@ -279,6 +279,43 @@ def test_a_crash_during_a_reload_is_filled_with_the_new_code() -> None:
     assert {slot.serving.generation for slot in world.supervisor.slots if slot.serving} == {2}
 
 
+def test_a_failed_start_in_an_empty_slot_ends_the_reload_for_the_others_too() -> None:
+    world = World(workers=2, parallel=4)
+    world.boot()
+    token = world.reload()  # 3 comes for the slot of 1
+    world.exit(2)  # 4 comes for the empty one
+    assert world.numbers(State.STARTING) == [3, 4]
+    world.fail(4, "SyntaxError: bad")
+    assert world.settled == {token: "SyntaxError: bad"}
+    assert act.Terminate(3) in world.log
+    assert world.open == {1}
+
+
+def test_a_reload_starts_anew_what_began_with_the_code_from_before() -> None:
+    world = World(workers=2)
+    world.boot()
+    world.exit(2)
+    assert world.numbers(State.STARTING) == [3]
+    world.reload()
+    assert act.Terminate(3) in world.log
+    world.settle()
+    assert world.supervisor.state == "serving"
+    assert world.supervisor.generation == 2
+
+
+def test_a_worker_that_drains_is_told_once_and_keeps_its_deadline() -> None:
+    world = World(workers=1, grace=5.0)
+    world.boot()
+    world.reload()
+    world.ready(2)
+    world.pass_time(4)
+    world.stop()
+    assert [action for action in world.log if action == act.Drain(1, 5.0, give_back=True)]
+    assert not [action for action in world.log if action == act.Drain(1, 5.0, give_back=False)]
+    world.pass_time(2.5)
+    assert world.killed == {1}
+
+
 def test_scaling_up_and_down() -> None:
     world = World(workers=2, parallel=8)
     world.boot()

@@ -125,10 +125,10 @@ class Primary:
         if self._stopping is not None:
             self._stopping.cancel()
         self._spawner.close()
-        for process in list(self._processes.values()):
-            process.end()
         self._slots.close()
         self._dealer.shut()
+        for process in list(self._processes.values()):
+            process.end()
         for descriptor in self._lifeline:
             os.close(descriptor)
 

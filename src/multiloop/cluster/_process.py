@@ -23,7 +23,7 @@ from ._worker import STACK_SIGNAL
 
 log = logging.getLogger("multiloop.cluster")
 
-_WORKER = "multiloop.cluster._worker_main"
+_WORKER = "multiloop.cluster._worker:main"
 
 
 class Process:

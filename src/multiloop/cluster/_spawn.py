@@ -17,12 +17,14 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 Started = Callable[["Child | None", OSError | None], None]
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _HELD_BACK = ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU", "SIGQUIT")
 
 
@@ -146,11 +148,18 @@ class Spawner:
                 child.end()
 
 
-def interpreter_command(module: str, *arguments: Any) -> list[str]:
-    """Return the command that runs a module with this interpreter and its flags (-X, -O, -W, …)."""
-    import sys
+def interpreter_command(function: str, *arguments: Any) -> list[str]:
+    """Return the command that calls `module:function` with its arguments, by this interpreter and its flags.
 
+    The process finds this multiloop, wherever it is; otherwise its path is its own (-P: the working folder must not
+    shadow the standard library, `--app-dir` adds it later).
+    """
+    module, _, name = function.partition(":")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     if "-P" not in flags:
-        flags.append("-P")  # the working folder must not shadow the standard library; `--app-dir` adds it later
-    return [sys.executable, *flags, "-m", module, *map(str, arguments)]
+        flags.append("-P")
+    code = (
+        f"import sys; root = {_ROOT!r}; root in sys.path or sys.path.append(root); del root; "
+        f"from {module} import {name}; sys.exit({name}(sys.argv[1:]))"
+    )
+    return [sys.executable, *flags, "-c", code, *map(str, arguments)]

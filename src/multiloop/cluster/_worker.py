@@ -42,7 +42,8 @@ from ._service import Service, find_factory
 
 log = logging.getLogger("multiloop.cluster")
 
-STACK_SIGNAL = getattr(signal, "SIGRTMIN", signal.SIGUSR2) + 7  # free in glibc, Python and the servers we know
+# A real-time signal that glibc, Python and the servers we know leave free; macOS has none.
+STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 _IGNORED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU")  # the primary's, when they hit the whole group
 _RESERVED_DESCRIPTORS = 64  # for the application's own files, at most a quarter of the limit
 _EXIT_NEVER_READY = 3
@@ -62,7 +63,7 @@ class Arguments(NamedTuple):
 
     @classmethod
     def parse(cls, argv: list[str]) -> Arguments:
-        """Read `sys.argv[1:]`."""
+        """Read the command line, as `_process` wrote it."""
         stream, descriptors, handoff, page, lifeline = map(int, argv[:5])
         return cls(stream, descriptors, handoff, page, lifeline, argv[5])
 
@@ -220,7 +221,8 @@ class Worker:
             return
         self._loop.call_later(limits.HEARTBEAT_INTERVAL_S, self._beat)
         self._beats += 1
-        if self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1 and self._service:
+        is_time = self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1
+        if is_time and self._service is not None and not self._channel.buffered_bytes:  # else the primary is stopped
             self._channel.send(wire.Report(_rss_bytes(), self._service.statistics()))
 
     def _on_listen(self, listen: wire.Listen, descriptors: tuple[int, ...]) -> None:
