@@ -330,3 +330,16 @@ def test_twenty_reloads_under_load_lose_nothing(tmp_path: Path) -> None:
         assert not load.failures
         assert load.replies > 1000
         wait_until(lambda: server.status()["state"] == "serving" and len(server.children()) == 2, 20)
+
+
+@pytest.mark.slow
+def test_sigterm_under_load_loses_no_request_that_was_accepted(tmp_path: Path) -> None:
+    for _ in range(5):
+        with serving(tmp_path) as server:
+            server.wait_ready(2)
+            with Load(server, kept=6, fresh=3, fresh_path="/slow?0.1") as load:
+                pause(0.5)
+                server.signal(signal.SIGTERM)
+                assert server.wait() == 0
+            lost = [failure for failure in load.failures if "Refused" not in failure]
+            assert not lost, lost[:3]
