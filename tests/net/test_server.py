@@ -414,14 +414,26 @@ def test_a_peers_reset_never_ends_the_program() -> None:
 
 
 @loops
-def test_leaving_the_program_from_a_data_listener_works(loop: Any) -> None:
+@pytest.mark.parametrize("event", ["data", "end", "drain", "close"])
+def test_leaving_the_program_from_a_listener_works(event: str, loop: Any) -> None:
     async def main() -> None:
-        def leave(data: bytes) -> None:
+        def leave(*_: Any) -> None:
             raise SystemExit(7)
 
-        server = net.create_server(lambda connection: connection.on("data", leave))
+        def serve(connection: net.Socket) -> None:
+            connection.resume()
+            connection.write(b"x" * 10_000_000)
+            connection.on("error", lambda error: None)
+            connection.on(event, leave)
+
+        server = net.create_server(serve)
         await server.listen(0)
-        (await net.connect(server.address[1])).write(b"x")
+        client = await net.connect(server.address[1])
+        client.write(b"x")
+        client.resume()
+        if event in ("end", "close"):
+            client.end()
+        await asyncio.sleep(5)
 
     with pytest.raises(SystemExit) as caught:
         multiloop.run(main, loop=loop)

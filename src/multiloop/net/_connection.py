@@ -170,6 +170,9 @@ class Connection(Handle, EventEmitter):
     def _lost(self, error: BaseException | None) -> None:
         if self.closed:
             return
+        leaving = None
+        if isinstance(error, SystemExit | KeyboardInterrupt):  # of a listener: uvloop's transports catch even these
+            leaving, error = error, None
         if self.error is None:
             self.error = error
         self.destroyed = self.closed = True
@@ -183,6 +186,8 @@ class Connection(Handle, EventEmitter):
         if self._on_closed is not None:
             self._on_closed(self)
         self._ended()
+        if leaving is not None:
+            raise leaving
 
     def _tell(self, problem: BaseException | None) -> None:
         """Tell of the end: who waits, 'error' if there was one, 'close'."""

@@ -106,6 +106,7 @@ class Server(Handle, EventEmitter):
         if wanted.path is not None:
             checked_path(wanted.path)
         self._closing = False
+        self._hub = hub()
         op: AnyOperation[Server] = launch(self._listen(wanted), callback)
         self._opening = op
         return op
@@ -124,7 +125,7 @@ class Server(Handle, EventEmitter):
             raise
         self._opening = None
         self._listening = listening
-        self._opened(hub())
+        self._opened(self._hub)
         self._hub.call(self.emit, "listening")
         return self
 
