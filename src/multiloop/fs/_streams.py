@@ -168,23 +168,25 @@ class _File:
             self.handle = handle
 
     def _opened(self, opening: asyncio.Future[FileHandle]) -> None:
-        self._opening = None
         stream = self._stream
-        if opening.cancelled():
-            return
+        if self._opening is None or opening.cancelled():
+            return  # closed before it was open
+        self._opening = None
         if (error := opening.exception()) is not None:
             stream.destroy(error.with_traceback(None))
             return
         self.handle = opening.result()
         if stream.destroyed:
-            return  # _destroy comes in this turn and closes it
+            return  # close() comes in this turn
         for name, args in (("open", (self.handle.fd,)), ("ready", ())):
             stream._hub.call(stream.emit, name, *args)
         stream._file_ready()
 
     def close(self) -> Any:
-        if self._opening is not None:
-            self._opening.cancel()  # a file that is opened all the same is closed by the thread
+        opening, self._opening = self._opening, None
+        # A file that is opened all the same is closed by the thread; one that is open, and not yet known to be, by us.
+        if opening is not None and not opening.cancel() and opening.exception() is None:
+            self.handle = opening.result()
         handle = self.handle
         return handle.close() if handle is not None and self._auto_close else None
 
