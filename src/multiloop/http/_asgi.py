@@ -66,13 +66,14 @@ class AsgiExchange(Exchange):
         service = self.connection.service
         self.scope = self.make_scope()
         loop = service.loop
-        if _EAGER:
+        if service.has_task_factory:
+            self.task = loop.create_task(self._run())
+        elif _EAGER:
             task = asyncio.Task(self._run(), loop=loop, name="request", eager_start=True)  # type: ignore[call-arg]
             if not task.done():
                 self.task = task
-        else:
-            # A name that is given is not formatted: that alone is a hundredth of a small request.
-            self.task = loop.create_task(self._run(), name="request")
+        else:  # made here: the loop's own way formats a name for each, and uvloop's another
+            self.task = asyncio.Task(self._run(), loop=loop, name="request")
 
     def make_scope(self) -> dict[str, Any]:
         connection = self.connection

@@ -74,11 +74,14 @@ class HandlerExchange(Exchange):
         self.finish()
 
     def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        loop = self.connection.service.loop
-        if _EAGER:
+        service = self.connection.service
+        loop = service.loop
+        if service.has_task_factory:
+            task = loop.create_task(coroutine)
+        elif _EAGER:
             task = asyncio.Task(coroutine, loop=loop, name="handler", eager_start=True)  # type: ignore[call-arg]
         else:
-            task = loop.create_task(coroutine, name="handler")
+            task = asyncio.Task(coroutine, loop=loop, name="handler")
         if not task.done():
             self.task = task
 

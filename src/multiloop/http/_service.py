@@ -129,6 +129,7 @@ class HttpService:
         self.exchange_class, self._runner = _exchange_class(interface, self)
         # Whether a reply may have to end its connection: draining, or a cap on a connection's requests.
         self.closes_soon = self.config.max_requests_per_connection > 0
+        self.has_task_factory = self.loop.get_task_factory() is not None
         self._renew_date()
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -138,6 +139,7 @@ class HttpService:
             await self._lifespan.startup()
             if self._lifespan.supported:
                 self.state = self._lifespan.state
+        self.has_task_factory = self.loop.get_task_factory() is not None  # the application may have set one
         self._sweep()
 
     def adopt(
