@@ -55,7 +55,7 @@ def parse_all(texts: Iterable[str]) -> list[Pattern]:
     """Parse patterns. Raises InvalidPath for a NUL in one."""
     if (problem := nul_in(*texts)) is not None:
         raise problem
-    return [each for text in texts for each in parse(text)]
+    return [each for text in texts for each in parse(text) if each.parts]
 
 
 # --- who answers ------------------------------------------------------------------------------------------------------

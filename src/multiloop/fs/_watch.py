@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -151,6 +151,7 @@ class Watcher(EventEmitter, Handle):
         self._ended()
 
     def _shutdown(self) -> None:
+        self.remove_all_listeners()  # the program ends: nobody is told any more
         self.close()
 
     def __await__(self) -> Generator[Any, None, Watcher]:
@@ -195,8 +196,8 @@ class _Changes:
     def __aiter__(self) -> _Changes:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, WatchEvent]:
-        return self._watcher._next()
+    async def __anext__(self) -> WatchEvent:
+        return await self._watcher._next()  # awaited here, so that this object lives as long
 
     def __del__(self) -> None:
         if not self._watcher._hub.loop.is_closed():
