@@ -1,5 +1,6 @@
 """What all tests of worker threads get: the kinds there are here, and a look at what a test left open."""
 
+import faulthandler
 import gc
 import sys
 import time
@@ -18,6 +19,14 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kind", KINDS)
     if "isolated" in metafunc.fixturenames:
         metafunc.parametrize("isolated", ISOLATED)
+
+
+@pytest.fixture(autouse=True)
+def no_test_hangs():
+    """A test that waits in vain ends the run after two minutes, with all stacks."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

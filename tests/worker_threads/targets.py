@@ -226,7 +226,9 @@ def broadcast_echo(name: str) -> None:
 
 
 def broadcast_once(data: tuple[str, Any]) -> None:
-    BroadcastChannel(data[0]).post_message(data[1])
+    channel = BroadcastChannel(data[0])
+    channel.post_message(data[1])
+    channel.close()
 
 
 async def nest(data: tuple[str, Any]) -> None:
@@ -255,3 +257,23 @@ async def hold_lock(name: str) -> None:
     await locks.request(name)
     post("held")
     await asyncio.sleep(60)
+
+
+def chatter_and_stay(count: int) -> None:
+    chatter(count)
+    stay()
+
+
+def allocate_carelessly(size_bytes: int) -> None:
+    bytearray(size_bytes)
+
+
+def write_what_is_broadcast(name: str) -> None:
+    channel = BroadcastChannel(name)
+
+    def heard(buffer: SharedBuffer) -> None:
+        buffer[0] = 99
+        channel.close()
+
+    channel.on("message", heard)
+    post("listening")

@@ -91,11 +91,10 @@ class BroadcastChannel(Inbox):
         self._is_closing = True
         self._exchange.close(self.name, self)
         self._place.ports.discard(self)
+        self._drop_queue()
         self._wake_takers()
         if self._is_attached:
             self._hub.loop.call_soon(self._finish)
-        else:
-            self._drop_queue()
 
     def _finish(self) -> None:
         if self._is_closing and not self._close_emitted and not self._is_delivering:

@@ -74,6 +74,8 @@ class Exchange:
         elif packet.kind == SUBSCRIBE:
             self._subscribed(link, bytes(packet.body[1:]).decode(), wanted=packet.body[:1] == b"+")
         elif packet.kind == LOCK and self.desk is not None:
+            if link is not self.place.control:
+                self.use()  # the answer will come from the parent
             self.desk.arrived(link, packet.body)
 
     # -- broadcasts ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -42,10 +43,10 @@ class LockSnapshot(NamedTuple):
 class Lock:
     """A lock that `locks.request` gave. Leave its `async with`, or call `release()`. False when it was not available.
 
-    It is released when its worker ends, however that ends.
+    It is released when it is dropped, and when its worker ends, however that ends.
     """
 
-    __slots__ = ("_desk", "_key", "is_stolen", "mode", "name")
+    __slots__ = ("__weakref__", "_desk", "_key", "is_stolen", "mode", "name")
 
     def __init__(self, desk: LockDesk, key: Key | None, name: str, mode: str) -> None:
         self._desk = desk
@@ -78,6 +79,9 @@ class Lock:
         if self.is_stolen and error is None:
             raise LockStolen(f"the lock {self.name!r} was stolen while it was held")
 
+    def __del__(self) -> None:
+        self.release()
+
     def __repr__(self) -> str:
         state = "stolen" if self.is_stolen else "held" if self._key is not None else "not held"
         return f"<Lock {self.name!r} {self.mode} {state}>"
@@ -96,7 +100,7 @@ class LockDesk:
         self._exchange = exchange
         self._numbers = itertools.count(1)
         self._wanted: dict[Key, _Wanted] = {}
-        self._held: dict[Key, Lock] = {}
+        self._held: weakref.WeakValueDictionary[Key, Lock] = weakref.WeakValueDictionary()
         self._queries: dict[Key, AnyOperation[LockSnapshot]] = {}
         self._from: dict[Key, Link] = {}  # which child a request came from
         self._table = LockTable() if place.control is None else None

@@ -70,7 +70,7 @@ def _stream(of: Hub, name: str, fd: int) -> ReadPipe | WritePipe:
         return WritePipe(of, fd)
     pipe = ReadPipe(of, fd, _nothing)
     pipe._mark_bytes = STDIO_HIGH_WATER_BYTES  # it need not be read before the worker can end
-    pipe._update()
+    pipe._begin()
     return pipe
 
 
