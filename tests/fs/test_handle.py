@@ -267,6 +267,49 @@ def test_a_fifo_gives_what_is_there_and_waits_for_more(tmp_path: Path, loop: Any
     multiloop.run(main, loop=loop)
 
 
+@loops
+def test_a_cancelled_close_closes_all_the_same(tmp_path: Path, loop: Any) -> None:
+    (tmp_path / "a").write_text("x")
+
+    async def main() -> None:
+        await fs.stat("/")
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            file = await fs.open(tmp_path / "a")
+            op = file.close()
+            op.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await op
+        await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+    multiloop.run(main, loop=loop)
+
+
+@loops
+def test_a_file_opened_at_the_moment_of_the_cancel_is_closed(tmp_path: Path, loop: Any) -> None:
+    (tmp_path / "a").write_text("x")
+
+    async def opens() -> None:
+        async with fs.open(tmp_path / "a"):
+            raise AssertionError("never entered")
+
+    async def main() -> None:
+        await fs.stat("/")
+        before = len(os.listdir("/proc/self/fd"))
+        op = fs.open(tmp_path / "a")
+        task = asyncio.ensure_future(opens())
+        op.add_done_callback(lambda _: task.cancel())  # the file of the task is open, and the task does not know yet
+        time.sleep(0.02)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        await (await op).close()
+        await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        multiloop.run(main, loop=loop)
+
+
 def test_a_dropped_handle_warns_with_its_name_and_is_closed(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, overload
 
 from .._limits import DIR_BATCH
 from ..errors import ClosedError, UsageError
-from ..loop import ErrorFirst, Operation, call, launch
+from ..loop import ErrorFirst, Operation, call, call_always, launch
 from ._calls import check_wanted
 from ._paths import Path, named, text_of
 from ._stats import Kind, Stats
@@ -225,8 +225,8 @@ class Dir:
                 continue
 
     def close(self, *, callback: ErrorFirst | None = None) -> Operation[None]:
-        """Close it. Twice is fine."""
-        return call(callback, self._close_now, ())  # type: ignore[no-any-return]
+        """Close it. Twice is fine. Cancelling only stops waiting: it is closed all the same."""
+        return call_always(callback, self._close_now)  # type: ignore[no-any-return]
 
     def _close_now(self) -> None:
         with self._lock:

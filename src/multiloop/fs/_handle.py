@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .._limits import LINE_CHUNK_BYTES
 from ..errors import ClosedError, UsageError
-from ..loop import ErrorFirst, Operation, call, hub
+from ..loop import ErrorFirst, Operation, call, call_always, hub
 from ..stream import LineSplitter
 from ._calls import NotNow, as_views, read_into, read_once, read_to_end, write_all
 from ._paths import Data, Path, as_data, name, nul_in, parse_flags, text_of
@@ -268,10 +268,13 @@ class FileHandle:
         return self._call(callback, _utimes, times_ns(atime, mtime))  # type: ignore[no-any-return]
 
     def close(self, *, callback: ErrorFirst | None = None) -> Operation[None]:
-        """Close it, after the calls in flight; those that wait for a FIFO's other end fail. Twice is fine."""
+        """Close it, after the calls in flight; those that wait for a FIFO's other end fail. Twice is fine.
+
+        Cancelling only stops waiting: it is closed all the same.
+        """
         if not self._closing:
             abandon(hub().loop, self._fd, self._closed_error())
-        return call(callback, self._close_now, ())  # type: ignore[no-any-return]
+        return call_always(callback, self._close_now)  # type: ignore[no-any-return]
 
     async def __aenter__(self) -> FileHandle:
         return self

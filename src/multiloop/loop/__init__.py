@@ -15,6 +15,7 @@ from ._hub import on_uncaught as on_uncaught
 from ._limit import Limiter as Limiter
 from ._limit import map_limited as map_limited
 from ._offload import call as call
+from ._offload import call_always as call_always
 from ._offload import offload as offload
 from ._offload import offload_to as offload_to
 from ._operation import AnyOperation as AnyOperation

@@ -85,15 +85,44 @@ def call(
         of = hub()
     completions = of.completions or completions_of(of)
     op: AnyOperation[Any]
-    if callback is None:
+    if callback is not None:
+        op = CallbackOperation(of, callback)
+    elif discard is None:
         of.refs += 1
         op = Operation(loop=loop)
     else:
-        op = CallbackOperation(of, callback)
+        free = discard
+        op = begin(None, of, discard=lambda value: call_always(None, free, (value,)))
     try:
         completions.threads.submit((completions, op, function, args, None, discard))
     except RuntimeError as error:
         loop.call_soon(op._fail, error)
+    return op
+
+
+class _Always:
+    """Stands for an operation whose call is made even if it is cancelled: it frees something."""
+
+    __slots__ = ("_fail", "_op", "_succeed")
+
+    def __init__(self, op: AnyOperation[Any]) -> None:
+        self._op = op
+        self._succeed = op._succeed
+        self._fail = op._fail
+
+    def done(self) -> bool:
+        return False
+
+
+def call_always(callback: ErrorFirst | None, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
+    """The same for a function that frees something (closes a file): cancelling only stops waiting for it."""
+    of = hub()
+    completions = of.completions or completions_of(of)
+    op = begin(callback, of)
+    try:
+        completions.threads.submit((completions, _Always(op), function, args, None, None))
+    except RuntimeError as error:
+        of.loop.call_soon(op._fail, error)
     return op
 
 

@@ -126,14 +126,18 @@ class ResourceOperation(Operation[T]):
     """
 
     _discard: Callable[[T], Any]
+    _taken: bool = False
 
     def __await__(self) -> Generator[Any, None, T]:
         try:
-            return (yield from super().__await__())
+            result = yield from super().__await__()
         except BaseException:
-            if self.done() and not self.cancelled() and self.exception() is None:
+            if not self._taken and self.done() and not self.cancelled() and self.exception() is None:
+                self._taken = True
                 self._discard(self.result())
             raise
+        self._taken = True
+        return result
 
 
 class CallbackOperation(Generic[T]):
