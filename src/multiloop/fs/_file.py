@@ -18,7 +18,7 @@ from typing import Any, overload
 from .._limits import FILE_CHUNK_BYTES, FILE_FIRST_READ_BYTES
 from ..errors import UsageError
 from ..loop import ErrorFirst, Operation, call, launch
-from ._calls import NotNow, as_views, copy_all, read_to_end, write_all
+from ._calls import NotNow, Unwanted, as_views, copy_all, read_to_end, write_all
 from ._handle import FileHandle, open_fd
 from ._handle import open as open_file
 from ._paths import ALWAYS, Data, Path, as_data, name, named, parse_flags
@@ -119,14 +119,30 @@ def _read_more(fd: int, first: bytes) -> bytes:
 
 def _pending(fd: int, path: Path, later: NotNow, then: Callable[[Any], Any] | None) -> Pending:
     """The descriptor goes with the operation: read or written on when it is ready, closed at the end or on cancel."""
-    return Pending(
-        fd, later.writing, _go_on, (fd, path, later.function, later.args_left, then), release=lambda: os.close(fd)
-    )
+    owned = [fd]  # whoever pops it closes it: the thread that goes on, or the cancel that comes before
+    args = (owned, path, later.function, later.args_left, then)
+    return Pending(fd, later.writing, _go_on, args, release=lambda: _close_owned(owned))
+
+
+def _close_owned(owned: list[int]) -> None:
+    try:
+        fd = owned.pop()
+    except IndexError:  # a thread has it
+        return
+    os.close(fd)
 
 
 def _go_on(
-    fd: int, path: Path, function: Callable[..., Any], args: tuple[Any, ...], then: Callable[[Any], Any] | None
+    owned: list[int],
+    path: Path,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    then: Callable[[Any], Any] | None,
 ) -> Any:
+    try:
+        fd = owned.pop()
+    except IndexError:
+        raise Unwanted from None
     try:
         result = function(fd, *args)
     except NotNow as later:
@@ -208,7 +224,7 @@ def _is_buffer(data: Any) -> bool:
 
 def _write(path: Path, data: Any, flags: int, mode: int, flush: bool) -> None:
     fd = open_fd(path, flags, mode, (_write, (path, data, flags, mode, flush), None))
-    _go_on(fd, path, _write_and_flush, (as_views([data]), flush), None)
+    _go_on([fd], path, _write_and_flush, (as_views([data]), flush), None)
 
 
 def _write_and_flush(fd: int, views: list[memoryview], flush: bool, position: None = None, written: int = 0) -> None:

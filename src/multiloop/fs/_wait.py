@@ -24,7 +24,7 @@ class Pending(GoOn):
 
     Args:
         writing: ready to be written to, not to be read from.
-        release: frees what the operation holds, if it is cancelled meanwhile.
+        release: frees what the operation holds, if it is cancelled before the call begins; called at any time until then.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pending(GoOn):
         key = (self._fd, self._writing)
 
         def ready() -> None:
-            op._stop = None
+            op._stop = self.release  # the call may still be waiting for a thread when it is cancelled
             offload_to(op, self._function, self._args, discard=self._discard)
 
         def failed(error: BaseException) -> None:
@@ -129,8 +129,10 @@ class _Waits:
             ready()
 
     def _forget(self, key: tuple[int, bool]) -> list[_Waiter]:
-        waiters = self._waiters.pop(key, [])
-        if waiters and not self._loop.is_closed():
+        waiters = self._waiters.pop(key, None)
+        if waiters is None:
+            return []
+        if not self._loop.is_closed():
             fd, writing = key
             (self._loop.remove_writer if writing else self._loop.remove_reader)(fd)
         return waiters
