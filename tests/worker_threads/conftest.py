@@ -30,11 +30,8 @@ def no_test_hangs():
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_open(request):
+def nothing_left_open():
     """Every descriptor that a test opened is closed when it ends."""
-    if request.node.get_closest_marker("leaves_zombies"):
-        yield
-        return
     gc.collect()
     before = open_descriptors()
     yield

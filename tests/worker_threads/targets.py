@@ -277,3 +277,9 @@ def write_what_is_broadcast(name: str) -> None:
 
     channel.on("message", heard)
     post("listening")
+
+
+async def nest_kind(kind: Any) -> None:
+    worker = Worker(nothing, kind=kind)
+    await worker.wait()
+    post(worker.kind)

@@ -12,6 +12,7 @@ that it never holds up the end of the program. The memory of messages is the pro
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import importlib
 import os
 import socket
@@ -102,7 +103,12 @@ class InterpreterBody:
         self.stop()
 
     def join(self, seconds: float) -> None:
+        """Wait for its end for a while."""
         self._thread.join(seconds)
+
+    def let_loose(self) -> None:
+        """The program ends without it."""
+        self._leash.close()
 
 
 def _stop_all() -> None:
@@ -112,6 +118,12 @@ def _stop_all() -> None:
     deadline = time.monotonic() + PROGRAM_END_S
     for body in list(_running):
         body.join(max(0.0, deadline - time.monotonic()))
+    left = list(_running)
+    for body in left:
+        body.let_loose()
+    if left:
+        # CPython waits for threads that such an interpreter has started. This timer needs no lock of any interpreter.
+        faulthandler.dump_traceback_later(PROGRAM_END_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
 
 
 atexit.register(_stop_all)

@@ -78,7 +78,7 @@ class Leash:
         _stop_loops()
         began = time.monotonic()
         is_told = False
-        while not self._is_over.wait(INTERRUPT_INTERVAL_S):
+        while not self._is_over.wait(INTERRUPT_INTERVAL_S) and not self._is_let_loose():
             with self._lock:
                 if not self._is_over.is_set():
                     interrupt(self._worker, Terminated)
@@ -86,6 +86,13 @@ class Leash:
             if not is_told and time.monotonic() - began > 0.5 * TERMINATE_S:
                 is_told = True
                 self._tell_stack()
+
+    def _is_let_loose(self) -> bool:
+        """Whether the other end is closed: the program ends, and must not wait for this thread."""
+        try:
+            return not self._socket.recv(1, socket.MSG_DONTWAIT)
+        except OSError:
+            return False
 
     def _tell_stack(self) -> None:
         try:

@@ -37,6 +37,12 @@ def describe_main() -> Main | None:
     return ("file", os.path.abspath(path))
 
 
+def answer_to_both_names() -> None:
+    """Let objects of the main file that come back from a worker be found: there it has the other name."""
+    if "__main__" in sys.modules:
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+
+
 def is_importing_main() -> bool:
     """Whether this place imports the main file just now, for a function or class of it."""
     return _importing

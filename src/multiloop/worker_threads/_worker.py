@@ -32,7 +32,7 @@ from ._choose import Choice, choose
 from ._crossing import exchange_of
 from ._failures import unpack_error
 from ._link import Link, Packet, socket_pair
-from ._main_module import GUARD, is_importing_main
+from ._main_module import GUARD, answer_to_both_names, is_importing_main
 from ._message import pack
 from ._options import KINDS, KindName, checked, refusal
 from ._place import current
@@ -97,6 +97,7 @@ class Worker(EventEmitter, Handle):
             raise UsageError(f"the main script started a worker while a worker was importing it: {GUARD}")
         if kind not in KINDS:
             raise UsageError(f"Worker(kind={kind!r}): use one of {', '.join(KINDS)}")
+        answer_to_both_names()
         self._place = place
         self.thread_id = place.next_thread_id()
         self.name = name or f"worker {self.thread_id}"
