@@ -147,7 +147,7 @@ def test_an_interpreter_cannot_change_what_concerns_the_whole_program(tmp_path, 
 
 @needs_interpreters
 def test_everything_of_ours_that_a_worker_may_need_imports_in_an_interpreter(tmp_path):
-    names = "timers events fs net dns stream child_process worker_threads health".split()
+    names = ["timers", "events", "fs", "net", "dns", "stream", "child_process", "worker_threads", "health"]
     text = "".join(f"import multiloop.{name}\n" for name in names)
     text += (
         "import asyncio, multiloop\n"
