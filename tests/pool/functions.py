@@ -61,6 +61,24 @@ def forever_politely(path: str, within: float | None = None) -> str:
     return "dropped"
 
 
+def fork_and_return(value: int) -> int:
+    """Return twice: here, and in a child."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return value
+
+
+def fork_and_report(value: int) -> int:
+    child = os.fork()
+    if not child:
+        pool.report("from the child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    pool.report("from the worker")
+    return value
+
+
 def promise_and_forget() -> None:
     pool.stop_within(0.05)
     forever()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import pickle
 import resource
@@ -323,6 +324,24 @@ def test_map_raises_the_first_error_and_stops_what_is_under_way() -> None:
         with pytest.raises(ValueError, match="x"):
             list(made.map(work.fail, ["x"]))
         assert made.submit(work.add, 1).result() == 1
+
+
+def test_further_errors_of_a_map_are_not_uncaught() -> None:
+    uncaught: list[BaseException] = []
+
+    async def main(made: Pool) -> None:
+        for ordered in (True, False):
+            with pytest.raises(ValueError, match="x"):
+                async for _ in made.map(work.fail, ["x"] * 30, ordered=ordered):
+                    await asyncio.sleep(0.05)
+        gc.collect()
+
+    before = multiloop.on_uncaught(uncaught.append)
+    try:
+        in_pool(main)
+    finally:
+        multiloop.on_uncaught(before)
+    assert not uncaught
 
 
 def test_map_draws_a_bar(capfd: pytest.CaptureFixture[str]) -> None:

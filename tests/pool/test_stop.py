@@ -210,6 +210,18 @@ def test_a_crash_while_arguments_are_unpickled_fails_only_that_task(when: str) -
     in_pool(main, workers=1)
 
 
+def test_a_task_that_forks_and_returns_twice_gives_one_result() -> None:
+    async def main(made: Pool) -> None:
+        results = await asyncio.gather(*(made.run(work.fork_and_return, value) for value in range(20)))
+        assert results == list(range(20))
+        got: list[str] = []
+        assert await made.options(on_report=got.append).run(work.fork_and_report, 3) == 3
+        assert got == ["from the worker"]
+        assert made.statistics().died == 0
+
+    in_pool(main, workers=1)
+
+
 def test_idempotent_tasks_run_again_when_their_worker_dies(tmp_path: Any) -> None:
     path = str(tmp_path / "first")
 
@@ -251,7 +263,7 @@ def test_a_tiny_task_that_turns_out_long_does_not_hold_up_the_others() -> None:
 
 
 def test_workers_killed_all_the_time_lose_nothing_but_their_task() -> None:
-    kill_workers_under_load(seconds=4, tasks=1500)
+    kill_workers_under_load(seconds=2, tasks=1000)
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ class ProcessBody:
         """See Body."""
         try:
             with open(f"/proc/{self.ident}/statm", "rb") as file:
-                return int(file.read().split()[1]) * _PAGE_BYTES
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError, ValueError):
             return 0
 
@@ -125,6 +125,3 @@ class ProcessBody:
     def exit_code(self) -> int | None:
         """See Body."""
         return self._process.returncode
-
-
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -213,4 +213,5 @@ def _after_fork() -> None:
 
 
 atexit.register(_stop_all)
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

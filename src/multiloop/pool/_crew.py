@@ -46,7 +46,6 @@ class Crew:
         self.is_closing = False
         self._boots = assign.BootRecord()
         self._start_timer: Any = None
-        self._options: dict[str, Any] | None = None
         config = self._config
         self._looks_at_memory = config.recycle_above_rss is not None or config.recycle_after_age is not None
         self._recycles = self._looks_at_memory or config.recycle_after_tasks is not None
@@ -101,15 +100,14 @@ class Crew:
     def _start(self) -> None:
         slot = min(set(range(len(self.links) + 1)) - {link.slot for link in self.links})
         try:
-            options = self._boot_options(slot)
             link = Link(self._engine, slot)
-        except OSError as error:  # no descriptor left
-            if not self.links:
-                self._engine.break_down(pool_broken(f"no worker can be started: {error}"), error)
+        except OSError as error:  # no descriptor left: the next task tries again
+            self._cannot_start(error)
             return
         self.links.append(link)
         link.attach()
-        link.send_boot(options)
+        cores = self._config.cores
+        link.send_boot(boot_options(self._config, cores[slot % len(cores)] if cores else None))
         if self._config.kind != "process":
             self._start_inside(link)
             return
@@ -129,17 +127,20 @@ class Crew:
         link.body = kind(link.worker_socket, link.page_descriptor, f"{self._config.name}-{link.slot}")
         link.body.watch(self._engine.loop, partial(self._gone, link))
 
-    def _boot_options(self, slot: int) -> dict[str, Any]:
-        if self._options is None:
-            self._options = boot_options(self._config)
-        cores = self._config.cores
-        return {**self._options, "cores": cores[slot % len(cores)] if cores else None}
+    def _cannot_start(self, error: BaseException | None) -> None:
+        """A worker could not be made. Where there are others they do the work; else nobody would."""
+        if not any(link.state in _WORKING for link in self.links):
+            self._engine.fail_waiting(pool_broken(f"no worker can be started: {error}"), error)
+        else:
+            _log.warning("pool %s: a worker could not be started: %s", self._config.name, error)
 
     def _born(self, link: Link, process: subprocess.Popen[bytes] | None, error: BaseException | None) -> None:
         if process is None:
-            self.links.remove(link)
-            link.close()
-            self._engine.break_down(pool_broken(f"no worker can be started: {error}"), error)
+            if link.state is not State.GONE:
+                self.links.remove(link)
+                link.close()
+                self._note()
+                self._cannot_start(error)
             return
         link.body = ProcessBody(process)
         if link.state is State.GONE:  # abandoned meanwhile
@@ -318,8 +319,8 @@ class Crew:
         self.links.clear()
 
 
-def boot_options(config: PoolConfig) -> dict[str, Any]:
-    """Return what every worker of a pool is told first."""
+def boot_options(config: PoolConfig, cores: frozenset[int] | None) -> dict[str, Any]:
+    """Return what a worker is told first."""
     sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # results name classes of the main file so
     try:
         folder = os.getcwd()
@@ -330,6 +331,7 @@ def boot_options(config: PoolConfig) -> dict[str, Any]:
         "argv": list(sys.argv),
         "main": describe_main(),
         "nice": config.nice,
+        "cores": cores,
         "context": config.context,
         "initializer": config.initializer,
         "finalizer": config.finalizer,

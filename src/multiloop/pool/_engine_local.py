@@ -305,6 +305,16 @@ class LocalEngine:
         self.deal_again(again)
         self._maybe_closed()
 
+    def fail_waiting(self, error: BaseException, cause: BaseException | None) -> None:
+        """There is no worker for what waits: it fails, and what comes later tries again."""
+        error.__cause__ = cause
+        for task in self.queue.clear():
+            self.discard(task, error)
+        waiting, self._waiting_for_ready = self._waiting_for_ready, []
+        for then in waiting:
+            then(error)
+        self._maybe_closed()
+
     def break_down(self, error: BaseException, cause: BaseException | None) -> None:
         """No worker can start: all tasks fail, now and later."""
         if self.broken is not None:

@@ -128,9 +128,8 @@ class Mapping(Generic[T]):
                 del value
         finally:
             for task in (*pending, *open_tasks):
-                task.cancel()
-            for task in ready:
-                task.exception()  # seen: what was raised first is what is told
+                if not task.cancel() and not task.cancelled():
+                    task.exception()  # seen: what was raised first is what is told
             if bar is not None:
                 bar.close()
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 64 * 1024  # some hundred tiny results: a millisecond of the loop
 _WORKER_SEND_BYTES = 1024 * 1024  # what a worker may have written and we not read before it waits
+_BATCH_BYTES = 256 * 1024  # of calls in one frame: the worker begins when it has all of it
 _SETTLE_NS = 20_000  # until a word is seen on every core: a store needs far less
 
 
@@ -145,6 +146,7 @@ class Link:
         calls, functions, flags = [], [], []
         outstanding = self.outstanding
         last = None
+        size = 0
         for task in tasks:
             function = task.function
             if function is not last:
@@ -161,7 +163,16 @@ class Link:
             functions.append(function.number)
             flags.append(task.flags)
             outstanding.append(task)
+            if type(task.call) is bytes:
+                size += len(task.call)
+                if size > _BATCH_BYTES:
+                    self._send_batch(definitions, first, functions, flags, calls)
+                    calls, functions, flags, definitions, first, size = [], [], [], [], number, 0
         self.next_number = number
+        if calls:
+            self._send_batch(definitions, first, functions, flags, calls)
+
+    def _send_batch(self, definitions: Any, first: int, functions: list[int], flags: list[int], calls: Any) -> None:
         batch = definitions, first, _column(functions), _column(flags), calls
         self._send(protocol.TASKS, marshal.dumps(batch, 2))
 

@@ -81,11 +81,11 @@ def check_engine(engine: Any) -> Executor | None:
     raise UsageError(f"engine={engine!r} is unknown: 'local', or a concurrent.futures.Executor")
 
 
-def choose_kind(kind: str) -> tuple[Kind, str]:
+def choose_kind(kind: str, has_engine: bool = False) -> tuple[Kind, str]:
     """Return the kind of the workers and why. Raises UsageError for one that does not work here."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: one of {', '.join(map(repr, KINDS))}")
-    if sys.platform == "win32":
+    if sys.platform == "win32" and not has_engine:
         raise UsageError("pool: workers need Unix sockets with descriptors, which Windows does not have")
     if kind in ("auto", "process"):
         # Only a process can be stopped whatever it runs, and takes every package; so nothing else is ever chosen.
@@ -176,6 +176,9 @@ def check_fit(config: PoolConfig) -> None:
         for name, is_given in given.items():
             if is_given:
                 raise UsageError(f"{name}=... belongs to a whole process: use kind='process', not {config.kind!r}")
+
+    if config.recycle_above_rss is not None and not os.path.exists("/proc/self/statm"):
+        raise UsageError("recycle_above_rss=...: this system does not tell the memory of a process")
 
 
 def check_task_fit(config: PoolConfig, options: TaskOptions) -> None:

@@ -44,8 +44,12 @@ class Lifeline:
 
 
 def _let_finish(core: Core) -> None:
-    if not core.is_closed:
-        core.close(lambda: None)
+    """Close later, on the pool's own loop: garbage is collected anywhere, also in the middle of the engine."""
+    driver = core.driver
+    if driver is None:
+        core.is_closed = True
+    elif not core.is_closed and not driver.call(core.close, lambda: None):
+        core.let_go()  # that loop is closed
 
 
 class Configured:
@@ -166,7 +170,7 @@ class Pool(Configured):
             raise ValueError(f"max_queue={max_queue!r}: a number of tasks, or None for any number")
         executor = options_of.check_engine(engine)
         count = options_of.check_workers(workers_of(executor) if workers is None and executor is not None else workers)
-        chosen, reason = options_of.choose_kind(kind)
+        chosen, reason = options_of.choose_kind(kind, has_engine=executor is not None)
         for variable in context:
             find_variable(variable)
         config = PoolConfig(
@@ -191,6 +195,7 @@ class Pool(Configured):
         core = Core(config)
         options = _DEFAULT if task_timeout is None else TaskOptions(timeout=task_timeout)
         super().__init__(core, Lifeline(core), options)
+        self._executor = PoolExecutor(core, self._lifeline, options)
 
     @property
     def name(self) -> str:
@@ -210,7 +215,7 @@ class Pool(Configured):
     @property
     def executor(self) -> PoolExecutor:
         """This pool as a concurrent.futures.Executor. Works without entering the pool; its `shutdown` closes it."""
-        return PoolExecutor(self._core, self._lifeline, self._options)
+        return self._executor
 
     def options(
         self,

@@ -65,4 +65,5 @@ def _after_fork() -> None:
 
 # Before threads are joined, as concurrent.futures does it: atexit would be too late, no thread can be started there.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -70,7 +70,8 @@ def _after_fork() -> None:
     _starter = _Starter()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def spawn(socket_descriptor: int, page_descriptor: int, name: str, born: Born) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _protocol as protocol
 from ._failures import pack_error
-from ._inside import here, in_thread
+from ._inside import current_worker, here, in_thread
 from ._main_module import install
 from ._page import Page
 from ._worker_main import PoolGone, Worker
@@ -57,6 +57,17 @@ def live_in_thread(socket_descriptor: int, page_descriptor: int, ends_with: type
         pass
 
 
+def _after_fork() -> None:
+    """In a child that a task has forked: the socket and the tasks are the worker's, whatever that child does."""
+    worker = current_worker()
+    if worker is not None:
+        worker.forget()
+        here.worker = in_thread.worker = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def _worker(
     socket_descriptor: int, page_descriptor: int, ends_with: tuple[type[BaseException], ...], may_spin: bool = True
 ) -> Worker:
@@ -74,7 +85,12 @@ def _live(worker: Worker, become: Callable[[dict[str, Any]], None]) -> None:
             finish(options)
     except PoolGone:
         pass
+    except ValueError:  # of the released words
+        if not worker.is_forked:
+            raise
     finally:
+        if worker.is_forked:  # the task has forked, and returned in the child, too
+            os._exit(0)
         worker.close()
 
 

@@ -84,6 +84,7 @@ class Worker:
         self._credits: dict[int, int] = {}
         self._boot: Any = None
         self._leave = False
+        self.is_forked = False
         self._write_lock = allocate_lock()  # user threads may report while a result is written
         self._buffer = bytearray(_READ_BYTES)
         self._filled = 0
@@ -159,6 +160,13 @@ class Worker:
                 self._wait()
             except PoolGone:
                 return
+
+    def forget(self) -> None:
+        """In a forked child: let nothing of the worker be touched. This ends the loop if the task returns here."""
+        self.is_forked = True
+        self._pool_is_gone()
+        self._socket.close()
+        self.words.release()
 
     def close(self) -> None:
         """Let go of the socket."""
