@@ -93,7 +93,7 @@ async def cancel_at_random(top: Path, count: int) -> None:
         if chance.random() < 0.02:
             for made in list(top.iterdir()):
                 if made.name.startswith(("tree0", "copy0", "tmp")):
-                    await fs.rm(made, recursive=True)
+                    await fs.rm(made, recursive=True, force=True)
     del tasks, task, outcome  # their exceptions lead to frames, and these to what was open
     try:
         await until(lambda: open_descriptors() <= before)

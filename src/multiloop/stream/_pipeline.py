@@ -51,7 +51,16 @@ def pipeline(*stages: Any, end: bool = True, callback: ErrorFirst | None = None)
     for stage in stages:
         if isinstance(stage, Stream):
             stage._awaited = True
-    return launch(_Pipeline(stages, end).run(), callback)
+    made = _Pipeline(stages, end)
+    op = launch(made.run(), callback)
+    cancel_task = op._stop
+
+    def stop() -> None:
+        cancel_task()
+        made.cancelled()
+
+    op._stop = stop
+    return op
 
 
 class _Pipeline:
@@ -62,8 +71,17 @@ class _Pipeline:
         self._end = end
         self._made: list[Any] = []  # iterables that functions returned
         self._tasks: list[asyncio.Future[Any]] = []
+        self._began = False
+
+    def cancelled(self) -> None:
+        """A task that is cancelled before its first step never takes it: then nobody else destroys the stages."""
+        if not self._began:
+            for stage in self._stages:
+                if hasattr(stage, "destroy"):
+                    stage.destroy()
 
     async def run(self) -> Any:
+        self._began = True
         try:
             result = await self._flow()
         except BaseException as error:
