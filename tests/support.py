@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import subprocess
@@ -47,6 +48,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.005)
+
+
+def descriptors_left(before: set[str], seconds: float = 10.0) -> set[str]:
+    """What was opened since and stays open: threads that were told to stop, and the collector, close a moment later."""
+    deadline = time.monotonic() + seconds
+    while True:
+        gc.collect()
+        left = open_descriptors() - before
+        if not left or time.monotonic() > deadline:
+            return left
         threading.Event().wait(0.005)
 
 

@@ -139,7 +139,7 @@ def test_a_certificate_that_is_not_good_is_an_oserror(certificates: Certificates
         (await net.connect(port, "127.0.0.1", tls=certificates.trusting())).destroy()
         await until(lambda: len(problems) == 2 and not server.connections)
         await server.close()
-        await until(lambda: open_descriptors() == before)
+        await until(lambda: open_descriptors() <= before)
 
     multiloop.run(main, loop=loop)
 
@@ -210,7 +210,7 @@ def test_an_unfinished_handshake_does_not_hold_close_or_descriptors(certificates
         server.destroy_connections()
         await asyncio.wait_for(server.close(), 5)
         silent.close()
-        await until(lambda: open_descriptors() == before)
+        await until(lambda: open_descriptors() <= before)
 
     multiloop.run(main)
 

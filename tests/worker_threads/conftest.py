@@ -23,8 +23,8 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(autouse=True)
 def no_test_hangs():
-    """A test that waits in vain ends the run after two minutes, with all stacks."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    """A test that waits in vain ends the run after four minutes (pytest's own limit is two), with all stacks."""
+    faulthandler.dump_traceback_later(240, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 

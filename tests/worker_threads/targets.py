@@ -283,3 +283,16 @@ async def nest_kind(kind: Any) -> None:
     worker = Worker(nothing, kind=kind)
     await worker.wait()
     post(worker.kind)
+
+
+def keep_array() -> None:
+    import numpy
+
+    kept = []
+
+    def heard(array: Any) -> None:
+        kept.append(array)
+        post(int(numpy.sum(array, dtype="u8")))
+
+    wt.parent_port.on("message", heard)
+    post("ready")

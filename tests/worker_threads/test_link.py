@@ -127,8 +127,6 @@ def test_descriptors_that_do_not_fit_are_reported_and_the_link_goes_on(ends):
     for number in range(4):
         left.send(number, b"x", [memory("1"), memory("2")])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = os.dup(left.fileno())
-    os.close(highest)
     fillers = [os.dup(0) for _ in range(20)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1, hard))
     try:
@@ -143,7 +141,7 @@ def test_descriptors_that_do_not_fit_are_reported_and_the_link_goes_on(ends):
     packets = first + rest
     assert [packet.kind for packet in packets] == [0, 1, 2, 3]
     assert packets[0].lost
-    assert packets[0].fds == []
+    assert not packets[0].fds
     assert not packets[1].lost
     for packet in packets:
         close_all(packet.fds)

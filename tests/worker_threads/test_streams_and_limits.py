@@ -1,6 +1,8 @@
 """What a worker reads and prints, and the limits it runs under."""
 
-import asyncio
+import errno
+import os
+import resource
 import subprocess
 import sys
 
@@ -170,27 +172,32 @@ def test_interpreters_are_refused_where_there_are_none():
     multiloop.run(main)
 
 
-def test_starting_fails_as_an_event_when_there_are_no_descriptors_left():
-    import resource
+def test_a_worker_that_finds_no_descriptors_fails_with_an_oserror_and_leaves_none():
+    """Its channels need four: without them the call raises. What else a process needs is missed later, as an event."""
 
     async def main():
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        worker = Worker(targets.nothing, kind="process")
-        await worker.wait()
-        import os
-
-        highest = os.dup(0)
-        os.close(highest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 5, hard))
+        await Worker(targets.nothing, kind="process").wait()
+        fillers = [os.dup(0) for _ in range(64)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(fillers) + 1, hard))
+        outcomes = []
         try:
-            worker = Worker(targets.nothing, kind="process")
-            errors = []
-            worker.on("error", errors.append)
-            assert await worker.wait() == 1
-            assert isinstance(errors[0], OSError)
+            for free in range(6):
+                errors = []
+                try:
+                    worker = Worker(targets.nothing, kind="process")
+                except OSError as error:
+                    outcomes.append((free, error.errno))
+                else:
+                    worker.on("error", errors.append)
+                    assert await worker.wait() == 1
+                    assert isinstance(errors[0], OSError)
+                os.close(fillers.pop())
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        await asyncio.sleep(0)
+            for each in fillers:
+                os.close(each)
+        assert outcomes == [(free, errno.EMFILE) for free in range(4)]
 
     multiloop.run(main)
 

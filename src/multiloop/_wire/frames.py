@@ -75,6 +75,19 @@ def encode(
     return pieces
 
 
+def lone(data: memoryview) -> tuple[int, bytes] | None:
+    """Return kind and body when `data` is exactly one small frame without descriptors or buffers; None otherwise.
+
+    The commonest read by far: this is a third of what a Decoder costs. Only between two frames.
+    """
+    if len(data) < _HEAD.size:
+        return None
+    magic, kind, descriptors, buffers, size = _HEAD.unpack_from(data)
+    if magic != _MAGIC or descriptors or buffers or size + _HEAD.size != len(data):
+        return None
+    return kind, bytes(data[_HEAD.size :])
+
+
 class Decoder:
     """Turns the bytes of a stream into frames.
 

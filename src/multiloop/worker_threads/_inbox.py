@@ -8,6 +8,7 @@ What lives here: `Inbox`. What must not: where messages come from, how they are 
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from ..errors import FrameError, UsageError
 from ..events import EventEmitter
 from ..loop import Handle, Hub, hub, on_new_hub
 from ._link import Packet
-from ._message import unpack
+from ._message import INLINE, unpack
 from ._place import current
 from ._transit import close_all
 
@@ -99,13 +100,7 @@ class Inbox(EventEmitter, Handle):
         queue = self._queue
         try:
             while queue and self._is_started and self._has_listener():
-                packet = queue.popleft()
-                try:
-                    value = self._unpack(packet)
-                except Exception as error:
-                    self._message_error(error)
-                else:
-                    self._hub.call(self._emitter.emit, "message", value)
+                self._hand_over(queue.popleft())
         finally:
             self._is_delivering = False
         self._wake_takers()
@@ -113,7 +108,17 @@ class Inbox(EventEmitter, Handle):
         if self._is_at_end():
             self._finish()
 
+    def _hand_over(self, packet: Packet) -> None:
+        try:
+            value = self._unpack(packet)
+        except Exception as error:
+            self._message_error(error)
+        else:
+            self._hub.call(self._emitter.emit, "message", value)
+
     def _unpack(self, packet: Packet) -> Any:
+        if packet.kind == INLINE and not packet.fds and not packet.lost:
+            return pickle.loads(packet.body)  # most messages
         try:
             if packet.lost:
                 raise FrameError(

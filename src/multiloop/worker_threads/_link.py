@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._wire.frames import Decoder, encode
+from .._wire.frames import Decoder, encode, lone
 from ..errors import FrameError, FrameTooLarge
 from ._transit import close_all
 
@@ -47,7 +47,7 @@ class Packet(NamedTuple):
 
     kind: int
     body: Any
-    fds: list[int]
+    fds: Sequence[int] = ()
     lost: bool = False
 
 
@@ -61,6 +61,7 @@ class Unsent(NamedTuple):
 class _Scratch(threading.local):
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(_READ_BYTES))
+        self.list = [self.memory]
 
 
 _scratch = _Scratch()
@@ -218,20 +219,21 @@ class Link:
         """Read once, without blocking; returns what is complete. Sets `is_ended` behind the last."""
         if self.is_ended or self.is_closed:
             return []
-        scratch = _scratch.memory
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into([scratch], _CMSG_BYTES, _FLAGS)
+            count, ancillary, flags, _ = self._socket.recvmsg_into(_scratch.list, _CMSG_BYTES, _FLAGS)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:
             count, ancillary, flags = 0, [], 0
         if ancillary or flags & socket.MSG_CTRUNC:
             self._batches.append((_descriptors(ancillary), bool(flags & socket.MSG_CTRUNC)))
+        elif not self._decoder.is_inside_frame and (found := lone(_scratch.memory[:count])) is not None:
+            return [Packet(*found)]
         if not count:
             self.is_ended = True
             return []
         try:
-            frames = self._decoder.feed(scratch[:count])
+            frames = self._decoder.feed(_scratch.memory[:count])
         except (FrameError, FrameTooLarge) as error:
             self.error = error
             self.is_ended = True
@@ -239,7 +241,7 @@ class Link:
         return [
             self._with_batch(frame.kind, frame.body, len(frame.descriptors))
             if frame.descriptors
-            else Packet(frame.kind, frame.body, [])
+            else Packet(frame.kind, frame.body)
             for frame in frames
         ]
 
@@ -247,7 +249,7 @@ class Link:
         fds, lost = self._batches.popleft() if self._batches else ([], True)
         if lost or len(fds) != wanted:
             close_all(fds)
-            return Packet(kind, body, [], lost=True)
+            return Packet(kind, body, lost=True)
         return Packet(kind, body, fds)
 
     def wait_readable(self, timeout_s: float | None) -> bool:

@@ -29,7 +29,7 @@ from ..events import EventEmitter
 from ..loop import AnyOperation, ErrorFirst, Hub, begin
 from ._inbox import Inbox
 from ._link import Link, Packet, socket_pair
-from ._message import KINDS, memory_bytes, pack
+from ._message import INLINE, KINDS, memory_bytes, pack
 from ._transit import Receiver, close_all, receiving, sending
 
 CONSUMED = 9  # frame kind: the memory of a large message is free again; 8 bytes, how much
@@ -168,12 +168,25 @@ class MessagePort(Inbox):
         self._queue_changed()
 
     def _readable(self) -> None:
-        for packet in self._link.receive():
+        packets = self._link.receive()
+        if len(packets) == 1 and not self._queue and self._takes_now(packets[0]):
+            self._is_delivering = True  # most reads bring one message, and somebody listens: no detour by the queue
+            try:
+                self._hand_over(packets[0])
+            finally:
+                self._is_delivering = False
+            if self._is_closing:
+                self._finish()
+            return
+        for packet in packets:
             self._arrived(packet)
         if self._queue:
             self._deliver()
         if self._link.is_ended:
             self._peer_ended()
+
+    def _takes_now(self, packet: Packet) -> bool:
+        return packet.kind == INLINE and self._is_started and not self._is_delivering and self._has_listener()
 
     def _read_now(self) -> bool:
         packets = self._link.receive()
@@ -300,7 +313,7 @@ class MessagePort(Inbox):
             partial,
             [(attached(fds), lost) for fds, lost in batches],
             [(data, attached(fds)) for data, fds in outbox],
-            [(kind, bytes(body), attached(fds), lost) for kind, body, fds, lost in self._queue],
+            [(kind, bytes(body), attached(list(fds)), lost) for kind, body, fds, lost in self._queue],
         )
         return _received_port, state
 

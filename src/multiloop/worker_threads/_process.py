@@ -36,8 +36,9 @@ class ProcessBody:
         loop: asyncio.AbstractEventLoop,
         on_end: OnEnd,
     ) -> None:
-        plan_fd = write_plan(make_plan("process", options, outfit, place, thread_id))
+        plan_fd = -1
         try:
+            plan_fd = write_plan(make_plan("process", options, outfit, place, thread_id))
             self._process = Process(
                 [_python(), *_flags(), "-c", BOOTSTRAP.format(fd=plan_fd), f"[{options.name}]"],
                 own_group=False,
@@ -48,7 +49,8 @@ class ProcessBody:
                 stderr=outfit.stderr if outfit.stderr >= 0 else None,
             )
         finally:
-            os.close(plan_fd)
+            if plan_fd >= 0:
+                os.close(plan_fd)
             outfit.close()
         self.pid = self._process.pid
         self._on_end = on_end

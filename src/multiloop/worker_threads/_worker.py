@@ -17,7 +17,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,6 +71,7 @@ class Worker(EventEmitter, Handle):
     Raises:
         TypeError, UsageError: the target or an option cannot be meant; a kind cannot keep an option, or start here.
         NotSendable, TransferError: `worker_data` cannot travel. Nothing was started.
+        OSError: no descriptors are left for the channels to it. Nothing was started, nothing transferred.
         RuntimeError: no loop runs in this thread.
 
     A missing file or module, a syntax error and everything later come as 'error' and `exit(1)`.
@@ -118,9 +121,13 @@ class Worker(EventEmitter, Handle):
         self._reset()
         self._receiver = Receiver(os.getpid(), 0)
         start = Start(self._options.target, worker_data, place.environment)
-        first = pack(start, transfer_list, receiver=self._receiver, max_bytes=max_message_size)
+        with ExitStack() as undo:  # nothing is transferred unless there are descriptors for the way there
+            control, self._inner_control = (undo.enter_context(end) for end in socket_pair())
+            port, self._inner_port = (undo.enter_context(end) for end in socket_pair())
+            first = pack(start, transfer_list, receiver=self._receiver, max_bytes=max_message_size)
+            undo.pop_all()
         self._opened(here)
-        self._connect()
+        self._connect(control, port)
         self._control.send(first.kind, first.body, first.fds)
         if kind == "auto":
             choose(target, self._options, place, self._chosen)
@@ -142,9 +149,7 @@ class Worker(EventEmitter, Handle):
         self._iterators = 0  # of `async for`: they raise the error, if nobody listens for it
 
     # -- beginning -------------------------------------------------------------------------------------------------
-    def _connect(self) -> None:
-        control, self._inner_control = socket_pair()
-        port, self._inner_port = socket_pair()
+    def _connect(self, control: socket.socket, port: socket.socket) -> None:
         self._control = Link(control)
         self._control.attach(self._hub.loop, self._control_readable, _nothing)
         self._control.read(True)
