@@ -97,8 +97,9 @@ def test_a_handler_answers_until_its_program_is_interrupted(tmp_path: Path) -> N
     with started(tmp_path / "log", str(FOLDER / "server.py")) as (process, url):
         assert json.loads(ask(url + "/?name=you")) == {"hello": "you"}
         assert ask(url + "/echo", b"what you said") == "what you said"
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+        with pytest.raises(urllib.error.HTTPError, match="404") as refused:
             ask(url + "/elsewhere")
+        refused.value.close()
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 128 + signal.SIGINT
 

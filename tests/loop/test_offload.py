@@ -422,13 +422,19 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
 def test_a_child_forked_inside_a_run_may_leave_it_and_the_parent_goes_on(loop: Any) -> None:
     done = script(
         f"""
-        import asyncio, os, sys, threading, multiloop
+        import asyncio, os, sys, threading, warnings, multiloop
         async def main():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, from 3.12 on
             busy = [multiloop.offload(threading.Event().wait, 0.2) for _ in range(3)]
             child = os.fork()
             if not child:
                 sys.exit(7)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            child = os.fork()
+            if not child:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                raise ValueError("printed by the child, whose end is not ours")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
             await asyncio.gather(*busy)
             assert await multiloop.offload(int) == 0
             print("parent")

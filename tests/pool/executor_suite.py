@@ -10,13 +10,13 @@ Run by `test_executor.py` in a process of its own. What is left out or expected 
   test_exit_during_result_unpickle_in_result_handler: they expect that the whole pool breaks. Here only the task fails,
   with the exception that unpickling raised, and the next task runs: asserted instead.
 * test_shutdown_deadlock_pickle: joins `_executor_manager_thread`; the rest of it is asserted instead.
+* test_cancel_futures expects that the first of 50 tasks has begun by the next line; here the first worker is awaited.
 * init with a log queue: the queue of multiprocessing cannot be pickled; the log of this process is looked at instead.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import unittest
 from pickle import PicklingError, UnpicklingError
 from typing import Any
@@ -45,8 +45,10 @@ class Executor:
 class Mixin(ExecutorMixin):
     executor_type = Executor
 
-    def get_context(self) -> Any:
-        return multiprocessing.get_context("spawn")
+    ctx = "spawn"  # of the manager's process, for the tests that need an event
+
+    def create_event(self) -> Any:
+        return self.manager.Event()
 
 
 class TestExecutor(Mixin, ExecutorTest, BaseTestCase):
@@ -80,6 +82,10 @@ class TestShutdown(Mixin, ExecutorShutdownTest, BaseTestCase):
     test_interpreter_shutdown = None
     test_submit_after_interpreter_shutdown = None
     test_hang_gh83386 = None
+
+    def test_cancel_futures(self) -> None:
+        self.executor.submit(id, 1).result()
+        super().test_cancel_futures()
 
 
 class TestDeadlock(Mixin, _Crash, BaseTestCase):

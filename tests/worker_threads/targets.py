@@ -248,9 +248,9 @@ async def nest_forever() -> None:
 async def take_lock(data: tuple[str, float]) -> None:
     name, seconds = data
     async with locks.request(name):
-        post("held")
+        post((time.monotonic(), "held"))
         await asyncio.sleep(seconds)
-    post("released")
+        post((time.monotonic(), "released"))
 
 
 async def hold_lock(name: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -76,6 +77,7 @@ class _Program:
     def __init__(self) -> None:
         self._main_done = False
         self._check_queued = False
+        self._pid = os.getpid()
 
     async def live(self, main: Any, args: tuple[Any, ...]) -> Any:
         self._hub = here = hub()
@@ -155,6 +157,13 @@ class _Program:
 
     def _loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if os.getpid() != self._pid and isinstance(error, RuntimeError):
+            # A forked child has no running loop (CPython's asyncio.events.on_fork), and from 3.14 on no task can make a
+            # step there: it is told so instead of leaving with what it raised.
+            if isinstance(error.__context__, SystemExit):
+                raise error.__context__
+            loop.default_exception_handler(context)
+            raise SystemExit(1)
         if isinstance(context.get("future"), Operation) and error is not None:
             self._hub.uncaught(error)
         else:

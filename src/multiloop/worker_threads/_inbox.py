@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -209,7 +210,7 @@ def receive_message_on_port(port: Any) -> Received | None:
 def _loop_runs(here: Hub) -> None:
     """A loop has started in this place: let those join it that were started before."""
     place = current()
-    place.hub = here
+    place.hub = weakref.ref(here)  # a loop that `run` did not make ends with the last reference to it
     waiting, place.waiting_for_loop = place.waiting_for_loop, []
     for attach in waiting:
         attach()

@@ -11,6 +11,7 @@ stack is sent up the leash, for the report.
 from __future__ import annotations
 
 import gc
+import select
 import socket
 import sys
 import threading
@@ -49,50 +50,53 @@ def _stop_loops() -> None:
 
     Nothing lists the loops, in particular not those of a plain asyncio.run; the garbage collector knows them.
     """
-    if (asyncio := sys.modules.get("asyncio")) is not None:
+    kind = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
+    if kind is not None:  # else asyncio is not there, or is being imported right now
         for each in gc.get_objects():
-            if issubclass(type(each), asyncio.BaseEventLoop) and each.is_running():
+            if issubclass(type(each), kind) and each.is_running():
                 stop_loop(each)
 
 
 class Leash:
-    """The worker's end: watches for the word on its own thread, until `let_go`."""
+    """The worker's end: watches for the word on its own thread, until `let_go`.
+
+    Between the two threads there is one plain flag and no lock: an exception that comes from outside can leave a lock
+    of Python's taken for ever, right behind `acquire`.
+    """
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(True)
         self._worker = threading.get_ident()
-        self._lock = threading.Lock()
-        self._is_over = threading.Event()
+        self._is_over = False
         self._thread = threading.Thread(target=self._watch, name="multiloop-leash")
         self._thread.start()
 
     def _watch(self) -> None:
         try:
-            word = self._socket.recv(1)
+            self._socket.recv(1)  # the word, or the end of who holds the leash: the same to us
         except OSError:
-            word = b""
-        if self._is_over.is_set():
+            pass
+        if self._is_over:
             return
-        del word  # the word, or the end of who holds the leash: the same to us
         _stop_loops()
         began = time.monotonic()
         is_told = False
-        while not self._is_over.wait(INTERRUPT_INTERVAL_S) and not self._is_let_loose():
-            with self._lock:
-                if not self._is_over.is_set():
-                    interrupt(self._worker, Terminated)
+        while not self._rests_and_is_let_loose() and not self._is_over:
+            interrupt(self._worker, Terminated)
             _stop_loops()  # wakes them: the exception waits for the next bytecode
             if not is_told and time.monotonic() - began > 0.5 * TERMINATE_S:
                 is_told = True
                 self._tell_stack()
 
-    def _is_let_loose(self) -> bool:
-        """Whether the other end is closed: the program ends, and must not wait for this thread."""
+    def _rests_and_is_let_loose(self) -> bool:
+        """Wait for the time of the next attempt; whether either end was closed meanwhile: nothing is to be done then."""
         try:
-            return not self._socket.recv(1, socket.MSG_DONTWAIT)
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(INTERRUPT_INTERVAL_S * 1000)) and not self._socket.recv(1, socket.MSG_DONTWAIT)
         except OSError:
-            return False
+            return True
 
     def _tell_stack(self) -> None:
         try:
@@ -104,17 +108,17 @@ class Leash:
         """The worker's code is over, by itself or not: nothing is interrupted from here on."""
         while True:
             try:
-                with self._lock:
-                    self._is_over.set()
-                interrupt(self._worker, None)  # one that is on its way
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self._is_over = True  # first: at most one exception is on its way from here on
+                try:
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the other end is closed
+                self._thread.join()
+                interrupt(self._worker, None)
+                self._socket.close()
+                return
             except Terminated:
                 continue
-            except OSError:
-                pass  # the other end is closed
-            break
-        self._thread.join()
-        self._socket.close()
 
 
 def stack_of(thread_id: int) -> str:

@@ -43,7 +43,7 @@ class Place:
         self.exchange: Exchange | None = None  # broadcast and locks; made on first use
         self.buffers: weakref.WeakValueDictionary[bytes, SharedBuffer] = weakref.WeakValueDictionary()
         self.ports: weakref.WeakSet[Any] = weakref.WeakSet()  # open ports and broadcast channels
-        self.hub: Hub | None = None  # of the loop that was started here last
+        self.hub: weakref.ref[Hub] | None = None  # of the loop that was started here last
         self.is_stopping = False  # a worker thread was asked to stop
         self.waiting_for_loop: list[Callable[[], None]] = []  # what attaches itself to the next loop that runs here
         self.at_end: list[Callable[[], None]] = []  # called when the worker ends, last added first

@@ -66,8 +66,8 @@ class ThreadBody:
     def stop(self) -> None:
         """End the loop that runs in it, if any."""
         self._place.is_stopping = True
-        if self._place.hub is not None:
-            stop_loop(self._place.hub.loop)
+        if self._place.hub is not None and (running := self._place.hub()) is not None:
+            stop_loop(running.loop)
 
     def stack(self) -> str:
         """Where it is."""
