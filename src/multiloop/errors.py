@@ -11,7 +11,7 @@ Errors of the operating system stay what Python calls them: subclasses of OSErro
 
 from __future__ import annotations
 
-import pickle
+from _pickle import PicklingError  # the same class as pickle.PicklingError, without what the module loads
 from typing import Any
 
 
@@ -74,7 +74,7 @@ class MaxListenersExceededWarning(RuntimeWarning):
         self.count = count
 
 
-class NotSendable(UsageError, pickle.PicklingError, TypeError):
+class NotSendable(UsageError, PicklingError, TypeError):
     """A value cannot travel to another process or worker, because a part of it cannot be pickled: leave that part out.
 
     Raised by the call that sends, at once. `path` leads to the part (`value["a"][3].lock`), `part` is it, and the cause

@@ -45,24 +45,28 @@ class Executor:
 class Mixin(ExecutorMixin):
     executor_type = Executor
 
-    ctx = "spawn"  # of the manager's process, for the tests that need an event
+
+class ManagedMixin(Mixin):
+    """With a manager, for the tests that need an event."""
+
+    ctx = "spawn"  # of the manager's process
 
     def create_event(self) -> Any:
         return self.manager.Event()
 
 
-class TestExecutor(Mixin, ExecutorTest, BaseTestCase):
+class TestExecutor(ManagedMixin, ExecutorTest, BaseTestCase):
     def test_max_workers_negative(self) -> None:
         for number in (0, -1):
             with pytest.raises(ValueError, match="at least 1"):
                 Pool(workers=number)
 
 
-class TestWait(Mixin, WaitTests, BaseTestCase):
+class TestWait(ManagedMixin, WaitTests, BaseTestCase):
     pass
 
 
-class TestAsCompleted(Mixin, AsCompletedTests, BaseTestCase):
+class TestAsCompleted(ManagedMixin, AsCompletedTests, BaseTestCase):
     pass
 
 
@@ -78,7 +82,7 @@ class TestFailingInit(FailingInitializerMixin, Mixin, BaseTestCase):
         assert any(message in line for line in seen.output), seen.output
 
 
-class TestShutdown(Mixin, ExecutorShutdownTest, BaseTestCase):
+class TestShutdown(ManagedMixin, ExecutorShutdownTest, BaseTestCase):
     test_interpreter_shutdown = None
     test_submit_after_interpreter_shutdown = None
     test_hang_gh83386 = None
@@ -88,7 +92,7 @@ class TestShutdown(Mixin, ExecutorShutdownTest, BaseTestCase):
         super().test_cancel_futures()
 
 
-class TestDeadlock(Mixin, _Crash, BaseTestCase):
+class TestDeadlock(ManagedMixin, _Crash, BaseTestCase):
     def _fails_alone(self, expected: type[BaseException], function: Any, *args: Any) -> None:
         with pytest.raises(expected):
             self.executor.submit(function, *args).result(timeout=self.TIMEOUT)

@@ -278,3 +278,7 @@ def change_and_die_once(array: Any, path: str) -> Any:
 def first_byte_changed(array: Any) -> Any:
     array[0] = 99
     return array
+
+
+def copied(values: Any) -> Any:
+    return values.copy()

@@ -296,3 +296,7 @@ def keep_array() -> None:
 
     wt.parent_port.on("message", heard)
     post("ready")
+
+
+def echo_once(values: Any) -> None:
+    post(list(values))

@@ -4,7 +4,7 @@ What lives here: public names, found late, because a worker imports this package
 
 * faces: `_pool` `_executor` `_default` `_offloaded` `_iterate` `_streams`; inside of a task: `_inside` `_context`
 * the way of a task: `_calls` → `_tasks` → `_core` → `_queue` → `_engine_local` (`_assign`) → `_link` ║ `_worker_main`
-* workers: `_crew` `_bodies` `_spawn` ║ `_worker_boot` `_main_module`
+* workers: `_crew` `_bodies` `_spawn` ║ `_worker_boot`
 * both ends: `_protocol` `_page` `_buffers` `_failures`
 
     pool.run → _queue → _assign → the worker's socket ║ worker main → function ║ result → awaiter

@@ -18,10 +18,10 @@ import types
 from typing import Any
 
 from ..errors import NotSendable, UsageError
+from ..worker_threads._main_module import describe_main
 from ._assign import UNKNOWN_NS
 from ._context import TELEMETRY as _TELEMETRY
 from ._context import Carried, Carrier, traceparent
-from ._main_module import describe_main
 from ._protocol import IS_FULL, IS_PARCEL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
 from ._rights import Parcel
 from ._values import PLAIN_PICKLE, Packed, pack

@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from ..errors import PoolFull
+from ..errors import PoolFull, UsageError
 from ..loop import Handle, Hub, Operation, begin, hub
+from ..worker_threads._main_module import GUARD, is_importing_main
 from . import _pools as pools
 from ._calls import Calls, Made
 from ._context import Carrier
@@ -398,10 +399,8 @@ def _relay(of: Hub) -> Relay:
 
 def check_main_guard() -> None:
     """Raise the one clear line when a worker's import of the main file runs the program again."""
-    from ._inside import here
-
-    if here.is_importing_main:
-        raise RuntimeError(
-            "the main file starts a pool when it is imported, and a pool's worker has just imported it to find a "
-            'function: put what starts the program under: if __name__ == "__main__":'
+    if is_importing_main():
+        raise UsageError(
+            f"the main file starts a pool when it is imported, and a pool's worker has just imported it to find a "
+            f"function: {GUARD}"
         )

@@ -17,11 +17,12 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
+from ..worker_threads._authkey import authkey
+from ..worker_threads._main_module import describe_main
 from . import _assign as assign
 from ._bodies import ProcessBody
 from ._deaths import pool_broken
 from ._link import Link, State
-from ._main_module import describe_main
 from ._options import PoolConfig
 from ._protocol import STARTED
 from ._spawn import collect, spawn
@@ -330,6 +331,7 @@ def boot_options(config: PoolConfig, cores: frozenset[int] | None) -> dict[str, 
         "path": [entry or folder for entry in sys.path],
         "argv": list(sys.argv),
         "main": describe_main(),
+        "authkey": authkey(),
         "nice": config.nice,
         "cores": cores,
         "context": config.context,

@@ -21,7 +21,6 @@ class _Here:
     """Where tasks run: one worker for the whole interpreter, or one for each thread (kind "thread")."""
 
     worker: Worker | None = None
-    is_importing_main = False
 
 
 here = _Here()

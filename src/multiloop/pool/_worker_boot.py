@@ -16,10 +16,11 @@ from _thread import start_new_thread
 from collections.abc import Callable
 from typing import Any
 
+from ..worker_threads._authkey import adopt_authkey
+from ..worker_threads._main_module import install
 from . import _protocol as protocol
 from ._failures import pack_error
 from ._inside import current_worker, here, in_thread
-from ._main_module import install
 from ._page import Page
 from ._worker_main import PoolGone, Worker
 
@@ -133,6 +134,7 @@ def _become_interpreter(options: dict[str, Any]) -> None:
     sys.path[:] = options["path"]
     sys.argv[:] = options["argv"]
     install(options["main"])
+    adopt_authkey(options["authkey"])
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True)  # what a task printed is not lost when it is killed

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from . import _memory
+from ._authkey import authkey
 from ._main_module import describe_main
 from ._options import Options
 from ._place import Place
@@ -80,6 +81,7 @@ def make_plan(kind: str, options: Options, outfit: Outfit, place: Place, thread_
         port=outfit.port,
         parent_pid=os.getpid(),
         main=describe_main(),
+        authkey=authkey(),
         limits=options.resource_limits,
         leash=leash,
         environment=environment,

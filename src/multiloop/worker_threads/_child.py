@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._limits import LINGER_S
 from ..errors import ChannelClosed
+from ._authkey import adopt_authkey
 from ._failures import pack_error
 from ._link import Link, Packet
 from ._main_module import install
@@ -41,6 +42,7 @@ def main(raw_plan: Sequence[Any]) -> None:
     control = Link(socket.socket(fileno=plan.control))
     sys.argv[:] = plan.argv
     install(plan.main)
+    adopt_authkey(plan.authkey)
     if plan.kind == "process":
         _prepare_process(plan, control)
         code = live(place, control, plan.port)

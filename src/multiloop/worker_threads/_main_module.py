@@ -9,6 +9,7 @@ As in multiprocessing the file runs again, under another name: what starts the p
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
@@ -25,7 +26,11 @@ _importing = False
 
 def describe_main() -> Main | None:
     """Say how a worker can import this program's main module; None where it cannot (REPL, notebook, `-c`)."""
-    main = sys.modules.get("__main__")
+    return _describe(sys.modules.get("__main__"))
+
+
+@functools.lru_cache(maxsize=1)  # asked once for each task of a main script's function
+def _describe(main: ModuleType | None) -> Main | None:
     if isinstance(main, MainModule):
         return main.where()
     spec = getattr(main, "__spec__", None)

@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     port: int
     parent_pid: int
     main: tuple[str, str] | None  # the program's main file (`_main_module`)
+    authkey: bytes  # of the program's multiprocessing (`_authkey`)
     limits: dict[str, float]
     leash: int = -1  # of an interpreter
     environment: dict[bytes, bytes] | None = None  # of an interpreter, where it is not a copy of the program's
