@@ -22,9 +22,10 @@ def test_a_task_can_use_a_managers_objects() -> None:
 
 def test_a_worker_can_use_a_managers_objects() -> None:
     with spawn.Manager() as manager:
+        values = manager.list([1, 2])
 
         async def main() -> None:
-            worker = Worker(targets.echo_once, worker_data=manager.list([1, 2]), kind="process")
+            worker = Worker(targets.echo_once, worker_data=values, kind="process")
             assert [message async for message in worker] == [[1, 2]]
 
         multiloop.run(main)
