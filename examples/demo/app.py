@@ -2,27 +2,26 @@
 
     multiloop serve app:app --app-dir examples/demo        (or: make serve)
 
-A plain ASGI application, no framework. Every answer names the worker (its process id) that gave it.
+A plain ASGI application, no framework. Every answer names the worker (its process id) that gave it. The work runs in
+`multiloop.pool`; DEMO_ENGINE=ray (or ray://host:port, dask://host:port) moves it to other machines.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from multiloop.pool import Pool
+
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 POLICY = b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 WORKER = os.getpid()
+ENGINE = os.environ.get("DEMO_ENGINE", "local")
 MOST_SECONDS = 5.0
 
 
@@ -50,7 +49,7 @@ async def block(scope: Any, receive: Any, send: Any) -> None:
 async def offload(scope: Any, receive: Any, send: Any) -> None:
     """Right: the same work in another process; the loop goes on serving while it waits for the result."""
     seconds = wanted_seconds(scope)
-    digest = await asyncio.get_running_loop().run_in_executor(scope["state"]["pool"], compute, seconds)
+    digest = await scope["state"]["pool"].run(compute, seconds)
     await reply_json(send, {"did": f"computed {digest} off the loop"})
 
 
@@ -107,14 +106,6 @@ def wanted_seconds(scope: Any) -> float:
     return min(seconds, MOST_SECONDS) if seconds >= 0 else 1.5
 
 
-def leave_with_parent() -> None:
-    """Runs first in the pool's process: Ctrl-C is the server's, and a server that was killed leaves nobody behind."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
 # --- ASGI ---------------------------------------------------------------------------------------------------------
 async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
@@ -133,12 +124,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
     """Start and end with the worker: one process beside it computes; it starts when it is first needed."""
     await receive()  # lifespan.startup
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=leave_with_parent)
-    scope["state"]["pool"] = pool
-    await send({"type": "lifespan.startup.complete"})
-    await receive()  # lifespan.shutdown
-    await asyncio.to_thread(pool.shutdown)  # waits for its process, which may be computing: not on the loop
+    async with Pool(workers=1, engine=ENGINE, name="demo") as pool:
+        scope["state"]["pool"] = pool
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
     await send({"type": "lifespan.shutdown.complete"})
 
 
