@@ -143,6 +143,9 @@ MAX_LOG_QUEUE_BYTES = 4 * 1024 * 1024
 MAX_LOG_MESSAGE_CHARS = 4096  # one message; longer ones are cut and say by how much. syslog's usual 8 KiB, halved.
 MAX_LOG_DETAIL_CHARS = 32 * 1024  # a traceback or a stack under a message; the middle is cut.
 LOG_GATHER_S = 0.02  # lines are written in batches of this time; warnings and errors at once.
+LOG_KEPT_LINES = 200  # the last ones of each process, for `multiloop logs`.
+LOG_FOLLOW_BYTES = 256 * 1024  # that wait for a primary which follows the log; more lines are dropped and counted.
+LOG_ASK_S = 1.0  # how long a worker may take to give its last lines; a blocked one is left out.
 LOG_FLUSH_S = 1.0  # how long the end of the process waits for the last lines.
 
 # --- child processes ------------------------------------------------------------------------------------------------

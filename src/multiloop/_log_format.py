@@ -55,12 +55,18 @@ def _detail(record: logging.LogRecord, formatter: logging.Formatter) -> str:
 
 # --- formatters ---------------------------------------------------------------------------------------------------
 _worker: int | str | None = None
+_label = ""
 
 
-def identify(worker: int | str | None) -> None:
-    """Say who this process is: a worker's number, "primary", or None for a process on its own."""
-    global _worker
-    _worker = worker
+def identify(worker: int | str | None, label: str = "") -> None:
+    """Say who this process is: a worker's number, "primary", or None for a process on its own; and of what."""
+    global _worker, _label
+    _worker, _label = worker, label
+
+
+def label() -> str:
+    """Return what the worker belongs to; "" when that goes without saying."""
+    return _label
 
 
 def worker() -> int | str | None:
@@ -69,8 +75,9 @@ def worker() -> int | str | None:
 
 
 def who() -> str:
-    """Return how text lines name this process: `worker 3 (PID)`."""
+    """Return how text lines name this process: `worker 3 (PID)`, or `shop worker 3 (PID)` with the label `shop`."""
     name = f"worker {_worker}" if isinstance(_worker, int) else _worker
+    name = f"{escape(_label)} {name}" if _label and name else name
     return f"{name} ({os.getpid()})" if name else f"({os.getpid()})"
 
 
@@ -126,6 +133,8 @@ class JsonFormatter(logging.Formatter):
             "pid": os.getpid(),
             "message": record.getMessage()[:MAX_LOG_MESSAGE_CHARS],
         }
+        if _label:
+            fields["app"] = _label
         for key, value in record.__dict__.items():
             if key not in _STANDARD and key not in fields:
                 fields[key] = value[:MAX_LOG_MESSAGE_CHARS] if isinstance(value, str) else value

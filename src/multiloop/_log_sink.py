@@ -17,6 +17,7 @@ thousand access lines a second are fifty writes; a warning is written at once.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import select
@@ -27,7 +28,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ._limits import LOG_GATHER_S, MAX_LOG_QUEUE_BYTES, MAX_LOG_QUEUE_RECORDS
+from ._limits import LOG_GATHER_S, LOG_KEPT_LINES, MAX_LOG_QUEUE_BYTES, MAX_LOG_QUEUE_RECORDS
+
+from ._log_format import TextFormatter
 
 _PIPE_BYTES = 4096  # PIPE_BUF on Linux: a write of at most this is never mixed with another process's
 _FILE_BYTES = 64 * 1024
@@ -50,6 +53,8 @@ class Sink:
         self._lost_unsaid = 0
         self.written = 0
         self.dropped = 0
+        self.follower: Callable[[list[str]], None] | None = None  # gets every batch of lines, on the side thread
+        self._kept: deque[str] = deque(maxlen=LOG_KEPT_LINES)
         self._closing = False
         self._after_fork()
 
@@ -149,6 +154,25 @@ class Sink:
             os.close(fd)
         return flushed
 
+    # -- looking on ------------------------------------------------------------------------------------------------
+    def last(self, count: int) -> list[str]:
+        """Return the last lines, those that wait to be written included."""
+        with self._lock:
+            found = [*self._kept, *(item for item in self._items if isinstance(item, str))]
+        return found[-count:]
+
+    def note_record(self, record: logging.LogRecord) -> None:
+        """A record went to the user's own handlers: followers see it in our form."""
+        if self.follower is not None:
+            self._note([TextFormatter().format(record)])
+
+    def _note(self, lines: list[str]) -> None:
+        with self._lock:
+            self._kept.extend(lines)
+        follower = self.follower
+        if follower is not None and lines:
+            follower(lines)
+
     # -- the side thread -------------------------------------------------------------------------------------------
     def _work(self) -> None:
         while True:
@@ -173,6 +197,7 @@ class Sink:
             items, self._items = self._items, deque()
             size_bytes, records = self._bytes, self._records
             lost, self._lost_unsaid = self._lost_unsaid, 0
+        self._note([item for item in items if isinstance(item, str)])
         lines: list[str] = []
         for item in items:
             if isinstance(item, str):

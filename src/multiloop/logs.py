@@ -94,6 +94,7 @@ class _DeferredHandler(logging.Handler):
         self._sink.defer(self._handle, record)
 
     def _handle(self, record: logging.LogRecord) -> None:
+        self._sink.note_record(record)
         for handler in self._handlers:
             if record.levelno >= handler.level:
                 handler.handle(record)
@@ -124,10 +125,13 @@ _sink: Sink | None = None
 _settings = LogSettings()
 _handler: logging.Handler | None = None
 _registered = False
+_follower: Callable[[list[str]], None] | None = None
 
 
-def configure(settings: LogSettings, *, worker: int | str | None = None) -> None:
+def configure(settings: LogSettings, *, worker: int | str | None = None, label: str = "") -> None:
     """Set up logging in this process; `worker` ("primary", or a worker's number) stands in every line.
+
+    With a `label` a worker is called by that and its number (several applications in one primary).
 
     Raises ConfigError (one line) when the log file or the configuration cannot be used.
     """
@@ -141,7 +145,8 @@ def configure(settings: LogSettings, *, worker: int | str | None = None) -> None
     except OSError as error:
         raise ConfigError(f"--log-file {settings.file!r} cannot be opened: {error.strerror}") from None
     shutdown()
-    form.identify(worker)
+    sink.follower = _follower
+    form.identify(worker, label)
     _settings = settings
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
     _sink, _handler = sink, _SinkHandler(sink, formatter)
@@ -254,6 +259,19 @@ def shutdown(timeout_s: float = LOG_FLUSH_S) -> None:
         sink.close(timeout_s)
 
 
+def last(count: int) -> list[str]:
+    """Return the last lines of this process's log, at most `_limits.LOG_KEPT_LINES`."""
+    return [] if _sink is None or count <= 0 else _sink.last(count)
+
+
+def follow(function: Callable[[list[str]], None] | None) -> None:
+    """Call `function` with every batch of lines from now on, on the thread that writes them; None ends that."""
+    global _follower
+    _follower = function
+    if _sink is not None:
+        _sink.follower = function
+
+
 def statistics() -> LogStatistics:
     """Return the counts of this process's log."""
     sink = _sink
@@ -290,6 +308,7 @@ def _access_text(sink: Sink) -> AccessLog:
 
 def _access_json(sink: Sink) -> AccessLog:
     stamp, worker, pid = form.Stamp(), form.worker(), os.getpid()
+    app = {"app": form.label()} if form.label() else {}
 
     def access(
         client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
@@ -300,6 +319,7 @@ def _access_json(sink: Sink) -> AccessLog:
             "logger": "multiloop.access",
             "worker": worker,
             "pid": pid,
+            **app,
             "client": client,
             "method": method,
             "target": target[:MAX_LOG_MESSAGE_CHARS],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from multiloop.cluster import _control
-from multiloop.cluster._settings import ListenAddress, ServeSettings, SupervisorSettings
+from multiloop.cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from multiloop.http._target import AppTarget
 from tests.support import environment, wait_until
 
@@ -213,7 +213,7 @@ def serving(
         listen=(listen,),
         supervisor=SupervisorSettings(**{"workers": 2, **supervisor}),
         loop=loop,
-        control=control,
+        process=ProcessSettings(control=control),
         reload=watch,
         reload_dirs=(str(folder),) if watch else (),
     )

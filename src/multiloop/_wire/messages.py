@@ -4,8 +4,8 @@ What lives here: the messages of the control channel (named tuples, told apart b
 than dataclasses, which a starting worker feels) and the records of the handoff socket (packed bytes, because one travels
 for each connection). What must not: sockets, and what is done with a message.
 
-    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs
-                      worker → primary   Imported  Ready  Failed  Leaving  Report
+    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs  FollowLogs
+                      worker → primary   Imported  Ready  Failed  Leaving  Report  LogLines
     handoff socket    primary → worker   CONNECTIONS (with descriptors)  TAKEN
                       worker → primary   ACKS  RETURNED (with descriptors)
 """
@@ -30,10 +30,13 @@ class Start(NamedTuple):
     families: tuple[int, ...]  # and its address family
     factory: str  # "module:function" that makes the service
     argv: tuple[str, ...]  # the primary's command line, for applications that look at it
+    label: str = ""  # what its lines in the log name beside its number: the application, when there are several
 
 
 class Activate(NamedTuple):
     """To a standby worker: it is needed now; start the lifespan."""
+
+    slot: int | None = None  # the place that it fills
 
 
 class Listen(NamedTuple):
@@ -52,6 +55,13 @@ class Drain(NamedTuple):
 
 class ReopenLogs(NamedTuple):
     """Open the log files anew (they were rotated)."""
+
+
+class FollowLogs(NamedTuple):
+    """Send the last lines of the log, and with `follow` every line from now on."""
+
+    last: int
+    follow: bool
 
 
 class Imported(NamedTuple):
@@ -82,6 +92,14 @@ class Report(NamedTuple):
 
     rss_bytes: int
     statistics: Any  # the service's own snapshot
+
+
+class LogLines(NamedTuple):
+    """Lines of the worker's log: the last ones that were asked for (`is_last`), or what was written since."""
+
+    lines: tuple[str, ...]
+    dropped: int  # lines that were not sent, because the primary took nothing
+    is_last: bool
 
 
 # --- the handoff socket -------------------------------------------------------------------------------------------

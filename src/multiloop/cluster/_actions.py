@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a process."""
+    """Start a process for a slot; without one it is a standby."""
 
     number: int
     generation: int
     standby: bool
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,17 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A reload is over: tell those who wait for it. `reason` is empty when it worked."""
+    """A reload or a restart is over: tell those who wait for it. `reason` is empty when it worked."""
 
     tokens: tuple[int, ...]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """No worker became ready; it is tried again (several applications in one primary)."""
+
+    code: int  # what the primary ends with when no application can start
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +103,4 @@ class Exit:
     code: int
 
 
-Action = Spawn | Activate | Open | Close | Drain | Terminate | Stack | Kill | Say | Settled | Exit
+Action = Spawn | Activate | Open | Close | Drain | Terminate | Stack | Kill | Say | Settled | BootFailed | Exit

@@ -1,11 +1,12 @@
-"""The control socket: `multiloop status`, `reload`, `scale` and `stop` talk to a running primary through it.
+"""The control socket: `multiloop status`, `reload`, `scale`, `logs` and the others talk to a running primary through it.
 
-What lives here: `ControlServer` (in the primary) and `call` (in the command line). What must not: what a command does
-(`_primary`), how its answer looks to people (`cli`).
+What lives here: `ControlServer` (in the primary), `call` and `follow` (in the command line). What must not: what a
+command does (`_commands`), how its answer looks to people (`cli`).
 
 One line of JSON each way: `{"command": "scale", "workers": 4}` ─▶ `{"ok": true, "result": {…}}` or
 `{"ok": false, "error": "one line"}`. A connection may carry several, one after the other. It ends with the server, so
-that whoever asked for a stop can wait for it.
+that whoever asked for a stop can wait for it. An answer that goes on (`logs`) is followed by one line for each item,
+until the other end closes.
 
 The socket is 0600 in a folder that is 0700 and ours, and the kernel is asked who connects: only the same user, or root.
 """
@@ -21,8 +22,8 @@ import stat
 import struct
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, PeerError
 from ._exit_codes import ExitCode
@@ -42,6 +43,14 @@ _PEER = struct.Struct("3i")
 
 class CommandFailed(PeerError):
     """The running server could not do what it was asked; the message says why."""
+
+
+class Stream(NamedTuple):
+    """An answer that goes on: the result, then items until the other end closes; then `source` is closed, too."""
+
+    result: Any
+    items: AsyncIterator[Any]
+    source: AsyncIterator[Any]
 
 
 # --- where --------------------------------------------------------------------------------------------------------
@@ -124,27 +133,46 @@ def call(
         ConfigError: no server answers there, or several run and none was chosen (exit code NO_SERVER).
         CommandFailed: the server refused, or failed; the message says why.
     """
+    with _connected(path, timeout_s) as connection, connection.makefile("rb") as answers:
+        result = _ask(connection, answers, command, arguments)
+        if until_gone:
+            connection.settimeout(None)
+            answers.read()
+    return result
+
+
+def follow(path: str | None, command: str, **arguments: Any) -> Iterator[Any]:
+    """Ask for an answer that goes on; yields the result, then each item, until the server ends. Raises as `call`."""
+    with _connected(path, _ANSWER_S) as connection, connection.makefile("rb") as answers:
+        yield _ask(connection, answers, command, arguments)
+        connection.settimeout(None)
+        for line in answers:
+            yield json.loads(line)
+
+
+def _connected(path: str | None, timeout_s: float | None) -> socket.socket:
     path = _the_only_one() if path is None else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(path)
-        except OSError as error:
-            raise ConfigError(_why_not(path, error), exit_code=ExitCode.NO_SERVER) from None
-        connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-        with connection.makefile("rb") as answers:
-            try:
-                line = answers.readline()
-            except TimeoutError:
-                raise CommandFailed(f"the server did not answer within {timeout_s:g} s") from None
-            if not line:
-                raise CommandFailed("the server ended before it answered")
-            answer = json.loads(line)
-            if not answer["ok"]:
-                raise CommandFailed(answer["error"])
-            if until_gone:
-                connection.settimeout(None)
-                answers.read()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise ConfigError(_why_not(path, error), exit_code=ExitCode.NO_SERVER) from None
+    return connection
+
+
+def _ask(connection: socket.socket, answers: Any, command: str, arguments: Mapping[str, Any]) -> Any:
+    connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+    try:
+        line = answers.readline()
+    except TimeoutError:
+        raise CommandFailed(f"the server did not answer within {connection.gettimeout():g} s") from None
+    if not line:
+        raise CommandFailed("the server ended before it answered")
+    answer = json.loads(line)
+    if not answer["ok"]:
+        raise CommandFailed(answer["error"])
     return answer["result"]
 
 
@@ -223,7 +251,10 @@ class ControlServer:
             while True:
                 line, found, received = received.partition(b"\n")
                 if found:
-                    await self._loop.sock_sendall(connection, await self._answer(line))
+                    stream = await self._answer(connection, line)
+                    if stream is not None:
+                        await self._pump(connection, stream)
+                        return
                     continue
                 data = await asyncio.wait_for(self._loop.sock_recv(connection, _MAX_LINE_BYTES), _IDLE_S)
                 received = line + data
@@ -232,8 +263,36 @@ class ControlServer:
         except (OSError, TimeoutError):  # gone, or silent
             return
 
-    async def _answer(self, line: bytes) -> bytes:
-        return json.dumps(await self._result_of(line)).encode() + b"\n"
+    async def _answer(self, connection: socket.socket, line: bytes) -> Stream | None:
+        """Answer one request; an answer that goes on is returned."""
+        answer = await self._result_of(line)
+        found = answer.get("result")
+        stream = found if isinstance(found, Stream) else None
+        if stream is not None:
+            answer["result"] = stream.result
+        try:
+            await self._loop.sock_sendall(connection, _line(answer))
+        except BaseException:
+            if stream is not None:
+                await _close_stream(stream)
+            raise
+        return stream
+
+    async def _pump(self, connection: socket.socket, stream: Stream) -> None:
+        """Send the items until the other end closes (or says anything)."""
+
+        async def send() -> None:
+            async for item in stream.items:
+                await self._loop.sock_sendall(connection, _line(item))
+
+        tasks = [self._loop.create_task(send()), self._loop.create_task(self._loop.sock_recv(connection, 1))]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await _close_stream(stream)
 
     async def _result_of(self, line: bytes) -> dict[str, Any]:
         try:
@@ -248,6 +307,15 @@ class ControlServer:
         except Exception:
             log.exception("the command %r failed", command)
             return {"ok": False, "error": "it failed; the server's log says why"}
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+async def _close_stream(stream: Stream) -> None:
+    for part in (stream.items, stream.source):
+        await part.aclose()  # type: ignore[attr-defined]
 
 
 def _is_allowed(connection: socket.socket) -> bool:

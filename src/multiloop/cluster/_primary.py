@@ -1,119 +1,120 @@
-"""The primary of `multiloop serve`: owns the listening sockets, deals connections, does what the supervisor decides.
+"""The primary of `multiloop serve`: one process that owns the listening sockets of one or several applications.
 
-What lives here: `serve` and `Primary`, which joins the parts. What must not: decisions (`_supervisor`, `_policy`).
+What lives here: `serve` and `Primary`: what all applications share. What must not: one application's workers (`_app`),
+decisions (`_supervisor`, `_policy`), what a command does (`_commands`).
 
-    signals, control socket, workers' messages, exits, time ─▶ Supervisor ─▶ actions ─▶ Process · Dealer · log
-    connections ─▶ Dealer ─▶ workers' handoff sockets                                   (nothing else touches them)
+    signals, control socket, time ─▶ Primary ─▶ App … App ─▶ workers
+                                        └─▶ service manager (readiness, watchdog)
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
-import random
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from .. import __version__, logs
 from .. import _limits as limits
+from .. import logs
 from .._wire import messages as wire
 from ..loop import loop_factory
-from . import _actions as act
-from ._control import CommandFailed, ControlServer
-from ._dealer import Dealer
+from ._app import App
+from ._commands import Commands
+from ._control import ControlServer
+from ._host import prepared, set_umask
 from ._listeners import Listener, close_listeners, open_listeners
+from ._log_desk import LogDesk
+from ._notify import Notifier
 from ._policy import make_policy
-from ._process import Process
 from ._service import HTTP_SERVICE
 from ._settings import ServeSettings
-from ._slots import SlotSockets
 from ._spawn import Spawner
-from ._states import Failure
-from ._supervisor import Supervisor
+from ._title import set_title
 
 log = logging.getLogger("multiloop.cluster")
 
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 _SAME_SIGNAL_S = 0.1  # SIGTERM again within this time is the same wish (process groups, impatient managers)
+_STATUS_INTERVAL_S = 1.0
 
 
-def serve(settings: ServeSettings, *, factory: str = HTTP_SERVICE) -> int:
+def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SERVICE) -> int:
     """Serve until told to stop; return the exit code (`_exit_codes`). Logging is set up by the caller.
 
     Args:
+        settings, more: one application each. What concerns the whole process (`process`, `loop`) is the first one's.
         factory: "module:function" that makes the service in each worker.
 
     Raises:
         ConfigError: an address cannot be listened on, or an option is wrong; no worker was started.
     """
-    make_policy(settings.supervisor.policy)
-    listeners = open_listeners(settings.listen, reuse_port=settings.supervisor.policy == "reuse_port")
+    applications = (settings, *more)
+    for one in applications:
+        make_policy(one.supervisor.policy)
+    set_umask(settings.process)
+    notifier = Notifier()
+    listeners: list[list[Listener]] = []
     try:
+        for one in applications:
+            listeners.append(open_listeners(one.listen, reuse_port=one.supervisor.policy == "reuse_port"))
         _raise_descriptor_limit()
-        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
-            return runner.run(Primary(settings, listeners, factory).live())
+        with prepared(settings.process, _made_files(settings, listeners)):
+            numbers = itertools.count(1)
+            apps = [
+                App(one, sockets, factory, numbers, label=one.called if more else "")
+                for one, sockets in zip(applications, listeners, strict=True)
+            ]
+            with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
+                return runner.run(Primary(apps, notifier).live())
     finally:
-        close_listeners(listeners)
+        notifier.close()
+        for sockets in listeners:
+            close_listeners(sockets)
+
+
+def _made_files(settings: ServeSettings, listeners: Iterable[Sequence[Listener]]) -> list[str]:
+    """Return the paths that this process has made, which a new user must own."""
+    found = [sock.address.path for sockets in listeners for sock in sockets if sock.address.path is not None]
+    return [*found, *([settings.logs.file] if settings.logs.file is not None else [])]
 
 
 class Primary:
-    """One run of the cluster."""
+    """One run of a primary."""
 
-    def __init__(self, settings: ServeSettings, listeners: list[Listener], factory: str) -> None:
-        self.settings = settings
-        self._listeners = listeners
-        self._factory = factory
-        self._processes: dict[int, Process] = {}
+    def __init__(self, apps: Sequence[App], notifier: Notifier) -> None:
+        self.apps = tuple(apps)
+        self.started_at = time.time()
+        self._notifier = notifier
+        self._settings = apps[0].settings
         self._signals: Counter[int] = Counter()
         self._stopped_at = 0.0
-        self._reloads: dict[int, asyncio.Future[str]] = {}
-        self._next_token = 1
-        self._announced = False
-        self._stopping: asyncio.Task[None] | None = None
-        self.started_at = time.time()
-        self.supervisor = Supervisor(settings.supervisor, random.random, parallel=_cores(), forgiving=settings.reload)
-        self._do = {
-            act.Spawn: self._spawn,
-            act.Activate: lambda a: self._tell(a.number, wire.Activate()),
-            act.Open: self._open,
-            act.Close: self._close,
-            act.Drain: lambda a: self._tell(a.number, wire.Drain(a.grace_s, a.give_back)),
-            act.Terminate: lambda a: self._with(a.number, lambda process: process.signal(signal.SIGTERM)),
-            act.Stack: lambda a: self._with(a.number, lambda process: process.look_at_silence()),
-            act.Kill: lambda a: self._with(a.number, lambda process: process.kill(stack=a.stack)),
-            act.Say: self._say,
-            act.Settled: self._settled,
-            act.Exit: self._exit,
-        }
+        self._stopped_now = False
+        self._exit_code = 0
+        self._over: set[App] = set()
+        self._is_announced = False
+        self._next_status = 0.0
 
     async def live(self) -> int:
         """Serve until the end; returns the exit code."""
-        settings = self.settings
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[int] = self._loop.create_future()
-        self._lifeline = os.pipe()  # workers read it; its end tells them that this process is gone
-        self._dealer = Dealer(
-            self._loop,
-            make_policy(settings.supervisor.policy),
-            credit=settings.supervisor.credit,
-            max_duplicates=_max_duplicates(settings.supervisor.workers + settings.supervisor.standby),
-        )
-        self._slots = SlotSockets(settings.supervisor.policy, self._listeners, self._dealer)
-        self._spawner = Spawner(self._loop)
-        self._control = ControlServer(settings.control, self._command) if settings.control != "" else None
-        _set_title(f"multiloop: primary ({settings.target.name})")
+        control = self._settings.process.control
+        self.loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[int] = self.loop.create_future()
+        self.lifeline, self._lifeline_end = os.pipe()  # workers read it; its end tells them that this process is gone
+        self.spawner = Spawner(self.loop)
+        self.log_desk = LogDesk(self.loop)
+        self._commands = Commands(self)
+        self._control = ControlServer(control, self._commands.do) if control != "" else None
+        set_title(f"multiloop: primary ({', '.join(app.settings.called for app in self.apps)})")
         try:
             if self._control is not None:
                 self._control.start()
             self._take_signals()
-            self._watch_files()
-            self.supervisor.start(time.monotonic())
-            self._act()
+            room = _max_duplicates(sum(app.settings.supervisor.workers for app in self.apps), len(self.apps))
+            for app in self.apps:
+                app.begin(self, room)
             self._tick()
             return await self._done
         finally:
@@ -122,139 +123,62 @@ class Primary:
     def _end(self) -> None:
         if self._control is not None:
             self._control.close()
-        if self._stopping is not None:
-            self._stopping.cancel()
-        self._spawner.close()
-        self._slots.close()
-        self._dealer.shut()
-        for process in list(self._processes.values()):
-            process.end()
-        for descriptor in self._lifeline:
+        self.log_desk.close()
+        self.spawner.close()
+        for app in self.apps:
+            app.end()
+        for descriptor in (self.lifeline, self._lifeline_end):
             os.close(descriptor)
-
-    # -- the supervisor ------------------------------------------------------------------------------------------------
-    def _act(self) -> None:
-        """Do what the supervisor decided; doing may lead to more."""
-        while actions := self.supervisor.take_actions():
-            for action in actions:
-                self._do[type(action)](action)  # type: ignore[operator]
 
     def _tick(self) -> None:
         if self._done.done():
             return
-        self._loop.call_later(limits.TICK_S, self._tick)
-        self.supervisor.tick(
-            time.monotonic(), {number: process.page.last_beat() for number, process in self._processes.items()}
-        )
-        self._dealer.retry()
-        self._act()
+        self.loop.call_later(limits.TICK_S, self._tick)
+        now = time.monotonic()
+        for app in self.apps:
+            app.tick(now)
+        self._notifier.ping(now)
+        if now >= self._next_status:
+            self._next_status = now + _STATUS_INTERVAL_S
+            self._notifier.status(self._commands.summary())
 
-    def _spawn(self, action: act.Spawn) -> None:
-        start = wire.Start(
-            number=action.number,
-            generation=action.generation,
-            standby=action.standby,
-            settings=self.settings,
-            listeners=tuple(listener.name for listener in self._listeners),
-            families=tuple(listener.sock.family for listener in self._listeners),
-            factory=self._factory,
-            argv=tuple(sys.argv),
-        )
-        try:
-            process = Process(self._loop, self._spawner, start, self._lifeline[0], self._heard, self._exited)
-        except OSError as error:  # no descriptors left: an exit like any other, so that it is tried again
-            self._loop.call_soon(self._not_started, action.number, error)
-            return
-        self._processes[action.number] = process
-        self._dealer.add(action.number, process.handoff, process.receiving)
+    # -- what applications say -----------------------------------------------------------------------------------------
+    def app_serves(self, app: App) -> None:
+        """A worker of it is ready."""
+        self._say_ready()
 
-    def _not_started(self, number: int, error: OSError) -> None:
-        self.supervisor.exited(number, f"it could not be started: {error.strerror}", time.monotonic())
-        self._act()
+    def app_failed_to_boot(self, app: App, code: int) -> None:
+        """No worker of it could start: the others go on. If none can start, that is the end."""
+        if any(one.supervisor.booted or one.boot_code is None for one in self.apps):
+            self._say_ready()
+        elif not self._stopped_at:
+            log.critical("no application could start")
+            self._exit_code = self.apps[0].boot_code or code
+            self.stop()
 
-    def _open(self, action: act.Open) -> None:
-        process = self._processes.get(action.number)
-        if process is None or process.ready is None:
-            return
-        self._dealer.open(action.number, process.ready.capacity)
-        self._slots.open(action.slot, process)
-        self._announce(process.ready)
+    def app_ended(self, app: App, code: int) -> None:
+        """All its workers are gone. With the last application the primary ends."""
+        self._over.add(app)
+        self._exit_code = self._exit_code or code
+        if len(self._over) == len(self.apps) and not self._done.done():
+            self._done.set_result(self._exit_code)
 
-    def _close(self, action: act.Close) -> None:
-        self._slots.close_for(action.number)
-        self._dealer.close(action.number, pull_back=action.pull_back)
-
-    def _tell(self, number: int, message: Any) -> None:
-        self._with(number, lambda process: process.send(message))
-
-    def _with(self, number: int, function: Any) -> None:
-        process = self._processes.get(number)
-        if process is not None:
-            function(process)
-
-    def _say(self, action: act.Say) -> None:
-        extra = {"detail": action.detail} if action.detail else None
-        log.log(_LEVELS[action.level], "%s", action.message, extra=extra)
-
-    def _settled(self, action: act.Settled) -> None:
-        for token in action.tokens:
-            waiter = self._reloads.pop(token, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(action.reason)
-
-    def _exit(self, action: act.Exit) -> None:
-        if not self._done.done():
-            self._done.set_result(action.code)
-
-    # -- workers -------------------------------------------------------------------------------------------------------
-    def _heard(self, process: Process, message: Any) -> None:
-        now, number = time.monotonic(), process.number
-        if isinstance(message, wire.Report):
-            process.report = message
-            statistics = message.statistics
-            link = self._dealer.links().get(number)
-            if link is not None:
-                link.requests = getattr(statistics, "active_requests", 0)
-            self.supervisor.report(number, getattr(statistics, "requests", 0), message.rss_bytes, now)
-        elif isinstance(message, wire.Ready):
-            process.ready = message
-            self.supervisor.ready(number, now)
-        elif isinstance(message, wire.Imported):
-            self.supervisor.imported(number, now)
-        elif isinstance(message, wire.Failed):
-            self.supervisor.failed(number, Failure(message.reason, message.details, message.exit_code), now)
-        elif isinstance(message, wire.Leaving):
-            self.supervisor.leaving(number, now)
-        self._act()
-
-    def _exited(self, process: Process, how: str) -> None:
-        self._processes.pop(process.number, None)
-        self._slots.close_for(process.number)
-        self._dealer.bury(process.number)
-        self.supervisor.exited(process.number, how, time.monotonic())
-        self._act()
-
-    def _announce(self, ready: wire.Ready) -> None:
-        if not self._announced:
-            self._announced = True
-            scheme = "https" if self.settings.tls is not None else "http"
-            where = ", ".join(listener.url(scheme) for listener in self._listeners)
-            log.info(
-                "serving %s (%s) on %s with %d workers (multiloop %s, pid %d)",
-                *(self.settings.target.name, ready.description, where, len(self.supervisor.slots)),
-                *(__version__, os.getpid()),
-            )
+    def _say_ready(self) -> None:
+        """Tell the service manager, once every application serves (or was tried, and another one serves)."""
+        if not self._is_announced and all(app.supervisor.booted or app.boot_code is not None for app in self.apps):
+            self._is_announced = True
+            self._notifier.say("READY=1", f"STATUS={self._commands.summary()}")
 
     # -- what people ask for -------------------------------------------------------------------------------------------
     def _take_signals(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR1"):
             number = getattr(signal, name)
-            self._loop.add_signal_handler(number, self._signalled, number)
+            self.loop.add_signal_handler(number, self._signalled, number)
 
     def _signalled(self, number: int) -> None:
         # A storm of signals is one look at what was asked: reloads and stops are wishes, not counts.
         if not self._signals:
-            self._loop.call_soon(self._obey)
+            self.loop.call_soon(self._obey)
         self._signals[number] += 1
 
     def _obey(self) -> None:
@@ -266,88 +190,39 @@ class Primary:
             self.reload()
         if signals[signal.SIGUSR1]:
             logs.reopen()
-            for process in self._processes.values():
-                process.send(wire.ReopenLogs())
+            for app in self.apps:
+                app.tell_all(wire.ReopenLogs())
         change = signals[signal.SIGTTIN] - signals[signal.SIGTTOU]
-        if change:
-            self.supervisor.scale(len(self.supervisor.slots) + change, time.monotonic())
-            self._act()
+        if change and len(self.apps) > 1:
+            log.warning("SIGTTIN and SIGTTOU: which application? Use multiloop scale N --app NAME")
+        elif change:
+            (app,) = self.apps
+            app.scale(len(app.supervisor.slots) + change)
 
     def stop(self) -> None:
         """Drain and end; the second time: at once."""
         now = time.monotonic()
         if not self._stopped_at:
             self._stopped_at = now
-            self._stopping = self._loop.create_task(self._stop())
-        elif now - self._stopped_at > _SAME_SIGNAL_S and not self.supervisor.is_fast:
+            grace = max(app.settings.supervisor.grace for app in self.apps)
+            log.info("stopping: running requests have %g s", grace)
+            needed_us = round((grace + limits.FAST_STOP_S + limits.DRAIN_KILL_MARGIN_S + 1.0) * 1e6)
+            self._notifier.say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={needed_us}")
+            for app in self.apps:
+                app.stop()
+        elif now - self._stopped_at > _SAME_SIGNAL_S and not self._stopped_now:
+            self._stopped_now = True
             log.warning("stopping now")
-            self.supervisor.stop(now, fast=True)
-            self._act()
+            for app in self.apps:
+                app.stop_now()
 
-    async def _stop(self) -> None:
-        """Take in what has reached the listening sockets, close them, drain the workers."""
-        log.info("stopping: running requests have %g s", self.settings.supervisor.grace)
-        self._dealer.empty_backlog()
-        self._slots.close()
-        close_listeners(self._listeners)
-        deadline = time.monotonic() + limits.FAST_STOP_S
-        while self._dealer.waiting and time.monotonic() < deadline:  # noqa: ASYNC110 - once in a server's life
-            await asyncio.sleep(limits.TICK_S / 10)
-        self.supervisor.stop(time.monotonic())
-        self._act()
-
-    def reload(self) -> asyncio.Future[str]:
-        """Reload; the future gives why it failed, or an empty text."""
-        token, self._next_token = self._next_token, self._next_token + 1
-        outcome: asyncio.Future[str] = self._loop.create_future()
-        self._reloads[token] = outcome
-        self.supervisor.reload(token, time.monotonic())
-        self._act()
-        return outcome
-
-    async def _command(self, command: str, arguments: Mapping[str, Any]) -> Any:
-        if command == "status":
-            return self.status()
-        if command == "reload":
-            reason = await self.reload()
-            if reason:
-                raise CommandFailed(f"reload failed: {reason}")
-            return {"generation": self.supervisor.generation, "workers": len(self.supervisor.slots)}
-        if command == "scale":
-            workers = arguments.get("workers")
-            if not isinstance(workers, int) or not 1 <= workers <= limits.MAX_WORKERS:
-                raise CommandFailed(f"scale: a number of workers from 1 to {limits.MAX_WORKERS} is needed")
-            result = self.supervisor.scale(workers, time.monotonic())
-            self._act()
-            return {"workers": result}
-        if command == "stop":
-            self.stop()
-            return {"pid": os.getpid()}
-        raise CommandFailed(f"unknown command {command!r}")
-
-    def status(self) -> dict[str, Any]:
-        """Return what `multiloop status` shows."""
-        from ._status import status
-
-        return status(self.settings, self._listeners, self.supervisor, self._dealer, self._processes, self.started_at)
-
-    def _watch_files(self) -> None:
-        if self.settings.reload:
-            from ._watch import watch_files
-
-            watch_files(self.settings, self._loop, self.reload)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _set_title(title: str) -> None:
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(title)
+    def reload(self, apps: Iterable[App] | None = None) -> list[asyncio.Future[str]]:
+        """Reload some applications, or all; each future gives why that failed, or an empty text."""
+        outcomes = [app.reload() for app in (self.apps if apps is None else apps)]
+        if self._is_announced and not self._stopped_at:
+            self._notifier.reloading()
+            asyncio.gather(*outcomes).add_done_callback(lambda _: self._notifier.say("READY=1"))
+        return outcomes
 
 
 def _raise_descriptor_limit() -> None:
@@ -363,8 +238,9 @@ def _raise_descriptor_limit() -> None:
             pass
 
 
-def _max_duplicates(workers: int) -> int:
-    """Return how many duplicates the limit of descriptors leaves room for, besides two generations of workers."""
+def _max_duplicates(workers: int, apps: int) -> int:
+    """Return how many duplicates, of each application, the limit of descriptors leaves room for, besides two generations
+    of workers."""
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -373,4 +249,4 @@ def _max_duplicates(workers: int) -> int:
     except OSError:
         used = 32
     room = limit - used - limits.DESCRIPTORS_PER_WORKER * (2 * workers + 1) - 16
-    return max(8, min(limits.MAX_DUPLICATES, room))
+    return max(8, min(limits.MAX_DUPLICATES, room // apps))

@@ -10,8 +10,8 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from .. import _limits as limits
 from .._wire import messages as wire
@@ -26,6 +26,14 @@ log = logging.getLogger("multiloop.cluster")
 _WORKER = "multiloop.cluster._worker:main"
 
 
+class Birth(NamedTuple):
+    """What a worker process begins with."""
+
+    start: wire.Start  # its first message
+    environment: Mapping[str, str]
+    lifeline: int  # a descriptor whose end of file says that the primary is gone
+
+
 class Process:
     """A worker process, from the order to start it until everything of it is closed.
 
@@ -38,12 +46,13 @@ class Process:
         self,
         loop: asyncio.AbstractEventLoop,
         spawner: Spawner,
-        start: wire.Start,
-        lifeline: int,
+        birth: Birth,
         on_message: Callable[[Process, Any], None],
         on_exit: Callable[[Process, str], None],
     ) -> None:
+        start = birth.start
         self.number = start.number
+        self.app = start.settings.called
         self.generation = start.generation
         self.started_at = time.time()
         self.child: Child | None = None
@@ -70,8 +79,9 @@ class Process:
             ours, self._received, lambda: None, on_error=self._channel_error, name=f"worker {self.number}"
         )
         self.channel.send(start)
-        numbers = (*theirs.pass_fds(), their_handoff.fileno(), self.page.descriptor, lifeline)
-        spawner.start(interpreter_command(_WORKER, *numbers, start.settings.loop), numbers, self._started)
+        numbers = (*theirs.pass_fds(), their_handoff.fileno(), self.page.descriptor, birth.lifeline)
+        command = interpreter_command(_WORKER, *numbers, start.settings.loop)
+        spawner.start(command, numbers, self._started, birth.environment)
 
     @property
     def pid(self) -> int:

@@ -6,7 +6,9 @@ What lives here: `Roster`: each step changes a record and notes the action that 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 from .. import _limits as limits
 from ._actions import Action, Activate, Close, Drain, Kill, Open, Say, Spawn, Terminate
@@ -16,14 +18,18 @@ from ._states import Event, Slot, State, Worker
 
 
 class Roster:
-    """Workers, slots, and what is to be done."""
+    """Workers, slots, and what is to be done.
 
-    def __init__(self, settings: SupervisorSettings, random: Random) -> None:
+    Args:
+        numbers: where workers' numbers come from, shared by the applications of one primary.
+    """
+
+    def __init__(self, settings: SupervisorSettings, random: Random, numbers: Iterator[int] | None = None) -> None:
         self.settings = settings
         self.workers: dict[int, Worker] = {}
         self.slots = [Slot(index) for index in range(settings.workers)]
         self._random = random
-        self._next_number = 1
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._actions: list[Action] = []
 
     def take_actions(self) -> list[Action]:
@@ -40,13 +46,13 @@ class Roster:
     # -- beginnings ----------------------------------------------------------------------------------------------------
     def _spawn(self, slot: Slot | None, generation: int, now: float) -> None:
         """Start a process for a slot, or a standby."""
-        worker = Worker(self._next_number, generation, None if slot is None else slot.index, now)
+        index = None if slot is None else slot.index
+        worker = Worker(next(self._numbers), generation, index, now)
         worker.spread = 1 + self.settings.recycle_jitter * self._random()
-        self._next_number += 1
         self.workers[worker.number] = worker
         if slot is not None:
             slot.coming = worker
-        self._do(Spawn(worker.number, generation, standby=slot is None))
+        self._do(Spawn(worker.number, generation, standby=slot is None, slot=index))
 
     def _activate(self, worker: Worker, slot: Slot, now: float) -> None:
         """Let a standby fill a slot."""
@@ -71,7 +77,9 @@ class Roster:
             self._do(Close(worker.number))
             self._do(Kill(worker.number, stack))
 
-    def _dismiss(self, worker: Worker, now: float, *, give_back: bool = False, fast: bool = False) -> None:
+    def _dismiss(
+        self, worker: Worker, now: float, why: str, *, give_back: bool = False, fast: bool = False
+    ) -> None:
         """Let a worker go: a serving one drains, one that is not ready has nothing to finish."""
         was = worker.state
         if was is State.KILLED or (was is State.DRAINING and not fast):
@@ -80,6 +88,7 @@ class Roster:
         margin = limits.FAST_STOP_S if fast else limits.DRAIN_KILL_MARGIN_S
         self._vacate(worker)
         worker.move(Event.DRAIN)
+        worker.why = worker.why or why
         if was in (State.STARTING, State.STANDBY):
             worker.deadline = now + margin
             self._do(Terminate(worker.number))

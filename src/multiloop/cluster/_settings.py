@@ -50,8 +50,19 @@ class SupervisorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What holds for the whole primary, however many applications it serves."""
+
+    control: str | None = None  # path of the control socket; None: the default place; "": none
+    pid_file: str | None = None
+    user: str | None = None  # to become once the sockets are open; a name or a number
+    group: str | None = None
+    umask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """Everything `multiloop serve` was told."""
+    """Everything `multiloop serve` was told for one application."""
 
     target: AppTarget
     listen: tuple[ListenAddress, ...]
@@ -61,7 +72,14 @@ class ServeSettings:
     loop: str = "auto"
     logs: LogSettings = field(default_factory=LogSettings)  # multiloop.logs.configure(settings.logs, worker=...)
     env_file: str | None = None  # read by each worker before it imports the application: _env_file.apply(path)
-    control: str | None = None  # path of the control socket; None: the default place; "": none
+    env: tuple[tuple[str, str], ...] = ()  # each worker's process starts with it; {slot} and {worker} are filled in
+    name: str = ""  # in titles, logs and commands; "": the target
+    process: ProcessSettings = field(default_factory=ProcessSettings)
     dev: bool = False
     reload: bool = False
     reload_dirs: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What people call this application."""
+        return self.name or self.target.name

@@ -19,8 +19,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 Started = Callable[["Child | None", OSError | None], None]
 
@@ -109,18 +109,31 @@ class Child:
             return f"signal {-code}"
 
 
+class _Job(NamedTuple):
+    command: Sequence[str]
+    pass_fds: Sequence[int]
+    started: Started
+    environment: Mapping[str, str] | None
+
+
 class Spawner:
     """The thread that starts children."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._jobs: queue.SimpleQueue[tuple[Sequence[str], Sequence[int], Started] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="multiloop-spawner", daemon=True)
         self._thread.start()
 
-    def start(self, command: Sequence[str], pass_fds: Sequence[int], started: Started) -> None:
+    def start(
+        self,
+        command: Sequence[str],
+        pass_fds: Sequence[int],
+        started: Started,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start a process; `started(child, error)` is called on the loop. The descriptors must stay open until then."""
-        self._jobs.put((command, pass_fds, started))
+        self._jobs.put(_Job(command, pass_fds, started, environment))
 
     def close(self) -> None:
         """End the thread; safe to call twice."""
@@ -131,14 +144,17 @@ class Spawner:
         held = {getattr(signal, name) for name in _HELD_BACK if hasattr(signal, name)}
         signal.pthread_sigmask(signal.SIG_BLOCK, held)
         while (job := self._jobs.get()) is not None:
-            command, pass_fds, started = job
             child: Child | None = None
             error: OSError | None = None
             try:
-                child = Child(subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=pass_fds))
-            except OSError as raised:
-                error = raised
-            self._report(started, child, error)
+                child = Child(
+                    subprocess.Popen(
+                        job.command, stdin=subprocess.DEVNULL, pass_fds=job.pass_fds, env=job.environment
+                    )
+                )
+            except (OSError, ValueError) as raised:  # a ValueError: a variable that no environment can hold
+                error = raised if isinstance(raised, OSError) else OSError(0, str(raised))
+            self._report(job.started, child, error)
 
     def _report(self, started: Started, child: Child | None, error: OSError | None) -> None:
         try:

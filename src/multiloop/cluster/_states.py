@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 
 class State(Enum):
@@ -64,6 +65,25 @@ class Failure:
     exit_code: int | None = None  # what the primary ends with when this happens at boot
 
 
+class Recycle(NamedTuple):
+    """Why a worker that serves is to be replaced."""
+
+    kind: str  # requests | memory | lifetime | asked; what is counted
+    text: str  # for the log
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a worker ended, for those who look back."""
+
+    number: int
+    slot: int | None
+    generation: int
+    why: str  # what the supervisor knows of the reason: "recycled: 500 requests served", "died (SIGSEGV)"
+    how: str  # what the process said: "exit code 0", "SIGKILL"
+    at: float
+
+
 @dataclass(slots=True)
 class Worker:
     """The supervisor's record of one process."""
@@ -77,7 +97,8 @@ class Worker:
     last_beat: float = 0.0
     deadline: float = math.inf  # when a draining or failing worker is killed
     failure: Failure | None = None
-    recycle: str = ""  # why it is to be replaced; "": it is not
+    recycle: Recycle | None = None  # why it is to be replaced
+    why: str = ""  # why it leaves, or died
     spread: float = 1.0  # its own factor on the recycling limits, so that workers do not go together
 
     def move(self, event: Event) -> bool:
@@ -104,6 +125,7 @@ class Slot:
     retry_at: float = -math.inf  # no new start before
     failures: list[float] = field(default_factory=list)  # when starts failed, since one became ready
     said: str = ""  # the last failure that was logged in full
+    restarts: list[int] = field(default_factory=list)  # those who wait until its worker was replaced
 
 
 @dataclass(slots=True)

@@ -13,23 +13,26 @@ Rules
   the reason. Once proven, the other slots follow, a few at a time; their failures are retried with growing delays.
 * A dead worker is replaced at once while deaths are few, then at `_limits.RESTART_RATE_S` (see `_backoff`).
 * Silence of the loop: no connections after `HEARTBEAT_MISSED_S`, killed and replaced after `hang_timeout`.
+* A restart of one worker is a recycling that was asked for: its replacement has the code as it is now, and is ready first.
 * While stopping nothing is started.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
 
 from .. import _limits as limits
-from ._actions import Close, Exit, Open, Settled, Stack
+from ._actions import BootFailed, Close, Exit, Open, Settled, Stack
 from ._backoff import Intensity, Random, delay_after_failures
 from ._roster import Roster
 from ._settings import SupervisorSettings
-from ._states import Event, Failure, Reload, Slot, Standby, State, Worker
+from ._states import End, Event, Failure, Recycle, Reload, Slot, Standby, State, Worker
 
 NEVER_READY = 3  # ExitCode.NEVER_READY; this module imports none that knows of sockets
 _STOPPING = "the server is stopping"
+_ENDS_KEPT = 64
 
 
 class Supervisor(Roster):
@@ -40,21 +43,34 @@ class Supervisor(Roster):
         random: uniform in [0, 1), for jitter.
         parallel: how many workers may be starting at once.
         forgiving: a boot that fails waits for a reload instead of ending (development).
+        patient: a boot that fails is tried again with growing delays (one application beside others).
+        numbers: where workers' numbers come from.
     """
 
     def __init__(
-        self, settings: SupervisorSettings, random: Random, *, parallel: int = 4, forgiving: bool = False
+        self,
+        settings: SupervisorSettings,
+        random: Random,
+        *,
+        parallel: int = 4,
+        forgiving: bool = False,
+        patient: bool = False,
+        numbers: Iterator[int] | None = None,
     ) -> None:
-        super().__init__(settings, random)
+        super().__init__(settings, random, numbers)
         self.generation = 1
         self.booted = False
         self.stopping = False
         self.restarts = 0
+        self.recycled: Counter[str] = Counter()  # by kind
+        self.ends: deque[End] = deque(maxlen=_ENDS_KEPT)  # of the last workers
+        self.boot_failure = ""  # why no worker ever became ready, so far
         self.is_fast = False
         self._over = False
         self._exit_code = 0
         self._parallel = max(1, parallel)
         self._forgiving = forgiving
+        self._patient = patient
         self._intensity = Intensity(limits.RESTART_BURST + settings.workers, random)
         self._standby = Standby()
         self._reload: Reload | None = None
@@ -63,11 +79,11 @@ class Supervisor(Roster):
 
     @property
     def state(self) -> str:
-        """One word for people: booting, serving, degraded, reloading, stopping."""
+        """One word for people: booting, failed, serving, degraded, reloading, stopping."""
         if self.stopping:
             return "stopping"
         if not self.booted:
-            return "booting"
+            return "failed" if self.boot_failure else "booting"
         if self._reload is not None:
             return "reloading"
         ready = sum(1 for slot in self.slots if slot.serving is not None and slot.serving.state is State.READY)
@@ -92,6 +108,18 @@ class Supervisor(Roster):
             self.slots[0].retry_at = now  # a failed boot that was forgiven: try again
         self._reconcile(now)
 
+    def restart(self, token: int, number: int, now: float) -> None:
+        """Replace one worker, the new one before the old one; `Settled` carries the token."""
+        worker = self.workers.get(number)
+        slot = self._slot_of(worker) if worker is not None else None
+        if self.stopping or worker is None or slot is None or slot.serving is not worker:
+            self._do(Settled((token,), _STOPPING if self.stopping else f"no worker {number} serves"))
+            return
+        worker.recycle = worker.recycle or Recycle("asked", "a restart was asked for")
+        slot.restarts.append(token)
+        slot.retry_at = min(slot.retry_at, now)
+        self._reconcile(now)
+
     def scale(self, count: int, now: float) -> int:
         """Want this many workers; returns how many it will be (1 to `_limits.MAX_WORKERS`)."""
         count = max(1, min(count, limits.MAX_WORKERS))
@@ -99,9 +127,10 @@ class Supervisor(Roster):
             return len(self.slots)
         self._say("info", f"from {len(self.slots)} to {count} workers")
         for slot in self.slots[count:]:
+            self._settle(slot.restarts, "there are fewer workers now")
             for worker in (slot.coming, slot.serving):
                 if worker is not None:
-                    self._dismiss(worker, now, give_back=True)
+                    self._dismiss(worker, now, "there are fewer workers now", give_back=True)
         del self.slots[count:]
         self.slots += [Slot(index) for index in range(len(self.slots), count)]
         self._reconcile(now)
@@ -114,8 +143,10 @@ class Supervisor(Roster):
         self.stopping, self.is_fast = True, fast
         self._end_reload(_STOPPING)
         self._settle(self._queued_reload, _STOPPING)
+        for slot in self.slots:
+            self._settle(slot.restarts, _STOPPING)
         for worker in list(self.workers.values()):
-            self._dismiss(worker, now, fast=fast)
+            self._dismiss(worker, now, _STOPPING, fast=fast)
         self._reconcile(now)
 
     # -- what workers do -----------------------------------------------------------------------------------------------
@@ -134,13 +165,21 @@ class Supervisor(Roster):
             return
         old = self._install(worker, slot, now)
         if old is not None:
-            self._dismiss(old, now, give_back=True)
-        self.booted = True
+            self._replaced(old, now)
+        self._settle(slot.restarts, "")
+        self.booted, self.boot_failure = True, ""
         reload = self._reload
         if reload is not None and worker.generation == reload.generation:
             reload.proven = True
             self.generation = reload.generation
         self._reconcile(now)
+
+    def _replaced(self, old: Worker, now: float) -> None:
+        """Another one has its slot: let it go."""
+        if old.recycle is not None:
+            self.recycled[old.recycle.kind] += 1
+        why = f"recycled: {old.recycle.text}" if old.recycle is not None else "reloaded"
+        self._dismiss(old, now, why, give_back=True)
 
     def failed(self, number: int, failure: Failure, now: float) -> None:
         """A worker reported why it cannot become ready; its exit follows, or it is killed."""
@@ -155,6 +194,7 @@ class Supervisor(Roster):
         if worker is not None and worker.is_serving:
             self._vacate(worker)
             worker.move(Event.DRAIN)
+            worker.why = "it was told to leave (SIGTERM)"
             worker.deadline = now + self.settings.grace + limits.DRAIN_KILL_MARGIN_S
             self._do(Close(number))
             self._reconcile(now)
@@ -173,21 +213,22 @@ class Supervisor(Roster):
             self._not_ready(coming, worker, worker.failure or Failure(f"it died before it was ready ({how})"), now)
         elif worker.slot is None and worker.state in (State.STARTING, State.STANDBY):
             self._standby_failed(worker, worker.failure or Failure(f"it died ({how})"), now)
+        self.ends.append(End(number, worker.slot, worker.generation, worker.why or f"died ({how})", how, now))
         self._reconcile(now)
 
     def report(self, number: int, requests: int, rss_bytes: int, now: float) -> None:
         """A worker's statistics: recycle it when it is over a limit."""
         worker = self.workers.get(number)
-        if worker is None or not worker.is_serving or worker.recycle:
+        if worker is None or not worker.is_serving or worker.recycle is not None:
             return
         settings, spread, age_s = self.settings, worker.spread, now - worker.ready_at
         if settings.max_requests and requests >= settings.max_requests * spread:
-            worker.recycle = f"{requests} requests served"
+            worker.recycle = Recycle("requests", f"{requests} requests served")
         elif settings.max_rss and rss_bytes >= settings.max_rss * spread:
-            worker.recycle = f"{rss_bytes >> 20} MiB of memory"
+            worker.recycle = Recycle("memory", f"{rss_bytes >> 20} MiB of memory")
         elif settings.max_lifetime and age_s >= settings.max_lifetime * spread:
-            worker.recycle = f"{age_s:.0f} s of life"
-        if worker.recycle:
+            worker.recycle = Recycle("lifetime", f"{age_s:.0f} s of life")
+        if worker.recycle is not None:
             self._reconcile(now)
 
     # -- time ----------------------------------------------------------------------------------------------------------
@@ -234,11 +275,13 @@ class Supervisor(Roster):
     # -- failures ------------------------------------------------------------------------------------------------------
     def _died(self, slot: Slot, worker: Worker, what: str, now: float) -> None:
         self.restarts += 1
+        worker.why = what
         delay = self._intensity.delay(now)
         slot.retry_at = now + delay
         self._say("error", f"worker {worker.number} {what}: replaced {f'in {delay:.1f} s' if delay else 'at once'}")
 
     def _not_ready(self, slot: Slot, worker: Worker, failure: Failure, now: float) -> None:
+        worker.why = f"did not become ready: {failure.reason}"
         if not self.booted:
             self._boot_failed(slot, failure, now)
             return
@@ -251,6 +294,7 @@ class Supervisor(Roster):
         # The details end with the reason: a failure is told once.
         why = "" if detail else f": {failure.reason}"
         self._say("error", f"worker {worker.number} did not become ready{why}", detail)
+        self._restart_failed(slot, failure.reason)
         reload = self._reload
         if reload is not None and worker.generation == reload.generation:
             reload.failures += 1
@@ -259,8 +303,16 @@ class Supervisor(Roster):
             elif reload.failures >= self.settings.restart_max:
                 self._settle(reload.tokens, f"some workers still run the old code, trying on: {failure.reason}")
 
+    def _restart_failed(self, slot: Slot, reason: str) -> None:
+        """The replacement that was asked for did not start: the worker from before stays."""
+        self._settle(slot.restarts, reason)
+        old = slot.serving
+        if old is not None and old.recycle is not None and old.recycle.kind == "asked":
+            old.recycle = None
+
     def _boot_failed(self, slot: Slot, failure: Failure, now: float) -> None:
         slot.retry_at = math.inf
+        self.boot_failure = failure.reason
         if failure.exit_code is not None:
             message = failure.reason
         else:
@@ -269,11 +321,23 @@ class Supervisor(Roster):
             self._say("error", f"{message}; waiting for a change", failure.details)
             self._settle(self._queued_reload, failure.reason)
             return
-        self._exit_code = NEVER_READY if failure.exit_code is None else failure.exit_code
+        exit_code = NEVER_READY if failure.exit_code is None else failure.exit_code
+        if self._patient:
+            slot.failures.append(now)
+            delay = delay_after_failures(slot.failures, now, self.settings, self._random)
+            slot.retry_at = now + delay
+            if len(slot.failures) == 1 or slot.said != failure.details:
+                self._say("error", f"{message}; tried again", failure.details)
+            slot.said = failure.details
+            self._settle(self._queued_reload, failure.reason)
+            self._do(BootFailed(exit_code))
+            return
+        self._exit_code = exit_code
         self._say("critical", message, failure.details)
         self.stop(now)
 
     def _standby_failed(self, worker: Worker, failure: Failure, now: float) -> None:
+        worker.why = f"did not become ready: {failure.reason}"
         failures = self._standby.failures
         failures.append(now)
         self._standby.retry_at = now + delay_after_failures(failures, now, self.settings, self._random)
@@ -292,13 +356,13 @@ class Supervisor(Roster):
                 self._say("warning", f"worker {worker.number} still drains after two more reloads: killed")
                 self._kill(worker)
             elif worker.state is State.STARTING:
-                self._dismiss(worker, now)  # it may have begun with the code from before
+                self._dismiss(worker, now, "a reload began")  # it may have the code from before
 
     def _reload_failed(self, reason: str, now: float) -> None:
         """The new code cannot start: the old generation stays."""
         for slot in self.slots:
             if slot.coming is not None and slot.serving is not None:
-                self._dismiss(slot.coming, now)
+                self._dismiss(slot.coming, now, "the reload failed")
             elif slot.coming is not None:
                 slot.coming.generation = self.generation  # nobody serves here: whatever starts is welcome
         self._say("error", "reload failed: the workers from before go on")
@@ -336,8 +400,8 @@ class Supervisor(Roster):
                 continue
             if old.generation != wanted:
                 self._spawn(slot, wanted, now)
-            elif old.recycle and self._reload is None:
-                self._say("info", f"worker {old.number} is replaced: {old.recycle}")
+            elif old.recycle is not None and self._reload is None:
+                self._say("info", f"worker {old.number} is replaced: {old.recycle.text}")
                 self._fill(slot, wanted, now)
         if self._reload is None and all(slot.serving is not None for slot in self.slots):
             self._keep_standbys(now, wanted)
@@ -375,7 +439,7 @@ class Supervisor(Roster):
         for worker in list(self.workers.values()):
             if worker.slot is None and worker.state in (State.STARTING, State.STANDBY):
                 if worker.generation != wanted:
-                    self._dismiss(worker, now)
+                    self._dismiss(worker, now, "it holds the code from before")
                 else:
                     spare += 1
         while spare < self.settings.standby and now >= self._standby.retry_at and self._may_start():

@@ -37,8 +37,10 @@ from ..loop import loop_factory
 from ._acceptor import Acceptor
 from ._failure import describe
 from ._intake import Intake
+from ._log_sender import LogSender
 from ._page import Page
 from ._service import Service, find_factory
+from ._title import set_title
 
 log = logging.getLogger("multiloop.cluster")
 
@@ -148,13 +150,15 @@ class Worker:
         self._cut = asyncio.Event()
         self._handlers: dict[type, Callable[[Any, tuple[int, ...]], Any]] = {
             wire.Start: self._on_start,
-            wire.Activate: lambda message, descriptors: self._activated.set(),
+            wire.Activate: self._on_activate,
+            wire.FollowLogs: lambda message, descriptors: self._log_sender.asked(message),
             wire.Listen: self._on_listen,
             wire.Drain: lambda message, descriptors: self._drain(message.grace_s, message.give_back),
             wire.ReopenLogs: lambda message, descriptors: logs.reopen(),
         }
         ends = ChannelEnds.from_fds(arguments.stream, arguments.descriptors)
         self._channel = Channel(ends, self._on_message, self._on_close, name="primary")
+        self._log_sender = LogSender(self._loop, self._channel)
         self._handoff = HandoffSocket.from_fd(arguments.handoff)
         self._lifeline.when_cut(self._loop, self._orphaned)
         try:
@@ -176,6 +180,11 @@ class Worker:
     def _on_start(self, start: wire.Start, descriptors: tuple[int, ...]) -> None:
         self._start = start
         self._starting = self._loop.create_task(self._begin(start))
+
+    def _on_activate(self, message: wire.Activate, descriptors: tuple[int, ...]) -> None:
+        if message.slot is not None:
+            os.environ["MULTILOOP_SLOT"] = str(message.slot)
+        self._activated.set()
 
     async def _begin(self, start: wire.Start) -> None:
         try:
@@ -203,13 +212,8 @@ class Worker:
     def _prepare(self, start: wire.Start) -> None:
         settings = start.settings
         sys.argv[:] = start.argv
-        logs.configure(settings.logs, worker=start.number)
-        try:
-            from setproctitle import setproctitle
-        except ImportError:
-            pass
-        else:
-            setproctitle(f"multiloop: worker {start.number} ({settings.target.name})")
+        logs.configure(settings.logs, worker=start.number, label=start.label)
+        set_title(f"multiloop: worker {start.number} ({settings.called})")
         if settings.env_file is not None:
             from ._env_file import apply
 

@@ -1,0 +1,324 @@
+"""One application of a primary: its listening sockets, its supervisor, its dealer and its workers.
+
+What lives here: `App`, which joins those parts. What must not: decisions (`_supervisor`, `_policy`), and what all
+applications share: signals, the control socket, the thread that starts processes (`_primary`).
+
+    workers' messages, exits, time ─▶ Supervisor ─▶ actions ─▶ Process · Dealer · log
+    connections ─▶ Dealer ─▶ workers' handoff sockets                (nothing else touches them)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from .. import __version__
+from .. import _limits as limits
+from .._wire import messages as wire
+from . import _actions as act
+from ._dealer import Dealer
+from ._environment import worker_environment
+from ._listeners import Listener, close_listeners
+from ._log_desk import LogDesk
+from ._policy import make_policy
+from ._process import Birth, Process
+from ._settings import ServeSettings
+from ._slots import SlotSockets
+from ._spawn import Spawner
+from ._states import Failure
+from ._supervisor import Supervisor
+
+log = logging.getLogger("multiloop.cluster")
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
+
+
+class Host(Protocol):
+    """What an application needs of the primary around it."""
+
+    loop: asyncio.AbstractEventLoop
+    spawner: Spawner
+    lifeline: int  # a descriptor that workers read; its end tells them that the primary is gone
+    log_desk: LogDesk
+
+    def app_serves(self, app: App) -> None:
+        """A worker of it is ready (again)."""
+
+    def app_failed_to_boot(self, app: App, code: int) -> None:
+        """No worker of it could start; it is tried again."""
+
+    def app_ended(self, app: App, code: int) -> None:
+        """All its workers are gone."""
+
+
+class App:
+    """One application.
+
+    Args:
+        factory: "module:function" that makes the service in each worker.
+        numbers: where the workers' numbers come from.
+        label: what its lines in the log begin with; "" when it is the only one.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        listeners: list[Listener],
+        factory: str,
+        numbers: Iterator[int],
+        label: str = "",
+    ) -> None:
+        self.settings = settings
+        self.listeners = listeners
+        self.processes: dict[int, Process] = {}
+        self.label = label
+        self.boot_code: int | None = None  # its boot failed, and what the primary would end with for that
+        self._factory = factory
+        self._outcomes: dict[int, asyncio.Future[str]] = {}  # of reloads and restarts, by token
+        self._next_token = 1
+        self._announced = False
+        self._stopping: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(
+            settings.supervisor,
+            random.random,
+            parallel=_cores(),
+            forgiving=settings.reload,
+            patient=bool(label),
+            numbers=numbers,
+        )
+        self._do = {
+            act.Spawn: self._spawn,
+            act.Activate: self._activate,
+            act.Open: self._open,
+            act.Close: self._close,
+            act.Drain: lambda a: self._tell(a.number, wire.Drain(a.grace_s, a.give_back)),
+            act.Terminate: lambda a: self._with(a.number, lambda process: process.signal(signal.SIGTERM)),
+            act.Stack: lambda a: self._with(a.number, lambda process: process.look_at_silence()),
+            act.Kill: lambda a: self._with(a.number, lambda process: process.kill(stack=a.stack)),
+            act.Say: self._say,
+            act.Settled: self._settled,
+            act.BootFailed: self._boot_failed,
+            act.Exit: lambda a: self._host.app_ended(self, a.code),
+        }
+
+    def begin(self, host: Host, max_duplicates: int) -> None:
+        """Accept, and start the first worker. Called once, on the loop."""
+        self._host = host
+        self._loop = host.loop
+        self.dealer = Dealer(
+            self._loop,
+            make_policy(self.settings.supervisor.policy),
+            credit=self.settings.supervisor.credit,
+            max_duplicates=max_duplicates,
+        )
+        self._slots = SlotSockets(self.settings.supervisor.policy, self.listeners, self.dealer)
+        if self.settings.reload:
+            from ._watch import watch_files
+
+            watch_files(self.settings, self._loop, self.reload)
+        self.supervisor.start(time.monotonic())
+        self._act()
+
+    def end(self) -> None:
+        """Kill what is left and close everything. Safe when `begin` was never reached."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+        if hasattr(self, "_slots"):
+            self._slots.close()
+            self.dealer.shut()
+        for process in list(self.processes.values()):
+            process.end()
+
+    # -- the supervisor ------------------------------------------------------------------------------------------------
+    def _act(self) -> None:
+        """Do what the supervisor decided; doing may lead to more."""
+        while actions := self.supervisor.take_actions():
+            for action in actions:
+                self._do[type(action)](action)  # type: ignore[operator]
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self.supervisor.tick(now, {number: process.page.last_beat() for number, process in self.processes.items()})
+        self.dealer.retry()
+        self._act()
+
+    def _spawn(self, action: act.Spawn) -> None:
+        start = wire.Start(
+            number=action.number,
+            generation=action.generation,
+            standby=action.standby,
+            settings=self.settings,
+            listeners=tuple(listener.name for listener in self.listeners),
+            families=tuple(listener.sock.family for listener in self.listeners),
+            factory=self._factory,
+            argv=tuple(sys.argv),
+            label=self.label,
+        )
+        environment = worker_environment(self.settings, action.number, action.slot)
+        birth = Birth(start, environment, self._host.lifeline)
+        try:
+            process = Process(self._loop, self._host.spawner, birth, self._heard, self._exited)
+        except OSError as error:  # no descriptors left: an exit like any other, so that it is tried again
+            self._loop.call_soon(self._not_started, action.number, error)
+            return
+        self.processes[action.number] = process
+        self.dealer.add(action.number, process.handoff, process.receiving)
+        self._host.log_desk.joined(process)
+
+    def _not_started(self, number: int, error: OSError) -> None:
+        self.supervisor.exited(number, f"it could not be started: {error.strerror}", time.monotonic())
+        self._act()
+
+    def _activate(self, action: act.Activate) -> None:
+        record = self.supervisor.workers.get(action.number)
+        self._tell(action.number, wire.Activate(record.slot if record is not None else None))
+
+    def _open(self, action: act.Open) -> None:
+        process = self.processes.get(action.number)
+        if process is None or process.ready is None:
+            return
+        self.dealer.open(action.number, process.ready.capacity)
+        self._slots.open(action.slot, process)
+        self._announce(process.ready)
+        self._host.app_serves(self)
+
+    def _close(self, action: act.Close) -> None:
+        self._slots.close_for(action.number)
+        self.dealer.close(action.number, pull_back=action.pull_back)
+
+    def _tell(self, number: int, message: Any) -> None:
+        self._with(number, lambda process: process.send(message))
+
+    def _with(self, number: int, function: Any) -> None:
+        process = self.processes.get(number)
+        if process is not None:
+            function(process)
+
+    def _say(self, action: act.Say) -> None:
+        extra = {"detail": action.detail} if action.detail else None
+        log.log(_LEVELS[action.level], "%s%s", self._prefix, action.message, extra=extra)
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.label}: " if self.label else ""
+
+    def _settled(self, action: act.Settled) -> None:
+        for token in action.tokens:
+            waiter = self._outcomes.pop(token, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(action.reason)
+
+    def _boot_failed(self, action: act.BootFailed) -> None:
+        self.boot_code = action.code
+        self._host.app_failed_to_boot(self, action.code)
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+    def _heard(self, process: Process, message: Any) -> None:
+        now, number = time.monotonic(), process.number
+        if isinstance(message, wire.Report):
+            process.report = message
+            statistics = message.statistics
+            link = self.dealer.links().get(number)
+            if link is not None:
+                link.requests = getattr(statistics, "active_requests", 0)
+            self.supervisor.report(number, getattr(statistics, "requests", 0), message.rss_bytes, now)
+        elif isinstance(message, wire.LogLines):
+            self._host.log_desk.heard(process, message)
+        elif isinstance(message, wire.Ready):
+            process.ready = message
+            self.supervisor.ready(number, now)
+        elif isinstance(message, wire.Imported):
+            self.supervisor.imported(number, now)
+        elif isinstance(message, wire.Failed):
+            self.supervisor.failed(number, Failure(message.reason, message.details, message.exit_code), now)
+        elif isinstance(message, wire.Leaving):
+            self.supervisor.leaving(number, now)
+        self._act()
+
+    def _exited(self, process: Process, how: str) -> None:
+        self.processes.pop(process.number, None)
+        self._slots.close_for(process.number)
+        self.dealer.bury(process.number)
+        self._host.log_desk.left(process)
+        self.supervisor.exited(process.number, how, time.monotonic())
+        self._act()
+
+    def _announce(self, ready: wire.Ready) -> None:
+        self.boot_code = None
+        if not self._announced:
+            self._announced = True
+            log.info(
+                "serving %s (%s) on %s with %d workers (multiloop %s, pid %d)",
+                *(self.settings.called, ready.description, self.where, len(self.supervisor.slots)),
+                *(__version__, os.getpid()),
+            )
+
+    # -- what people ask for -------------------------------------------------------------------------------------------
+    @property
+    def where(self) -> str:
+        """The addresses, for people."""
+        scheme = "https" if self.settings.tls is not None else "http"
+        return ", ".join(listener.url(scheme) for listener in self.listeners)
+
+    def stop(self) -> None:
+        """Drain and end; `app_ended` is called when that is done."""
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        """Take in what has reached the listening sockets, close them, drain the workers."""
+        self.dealer.empty_backlog()
+        self._slots.close()
+        close_listeners(self.listeners)
+        deadline = time.monotonic() + limits.FAST_STOP_S
+        while self.dealer.waiting and time.monotonic() < deadline:  # noqa: ASYNC110 - once in a server's life
+            await asyncio.sleep(limits.TICK_S / 10)
+        self.supervisor.stop(time.monotonic())
+        self._act()
+
+    def stop_now(self) -> None:
+        """Cut what still runs."""
+        self.supervisor.stop(time.monotonic(), fast=True)
+        self._act()
+
+    def reload(self) -> asyncio.Future[str]:
+        """Reload; the future gives why it failed, or an empty text."""
+        token, outcome = self._expect()
+        self.supervisor.reload(token, time.monotonic())
+        self._act()
+        return outcome
+
+    def restart(self, number: int) -> asyncio.Future[str]:
+        """Replace one worker; the future gives why that failed, or an empty text."""
+        token, outcome = self._expect()
+        self.supervisor.restart(token, number, time.monotonic())
+        self._act()
+        return outcome
+
+    def _expect(self) -> tuple[int, asyncio.Future[str]]:
+        token, self._next_token = self._next_token, self._next_token + 1
+        outcome: asyncio.Future[str] = self._loop.create_future()
+        self._outcomes[token] = outcome
+        return token, outcome
+
+    def scale(self, workers: int) -> int:
+        """Want another number of workers; returns how many it will be."""
+        result = self.supervisor.scale(workers, time.monotonic())
+        self._act()
+        return result
+
+    def tell_all(self, message: Any) -> None:
+        """Send a message to every worker."""
+        for process in self.processes.values():
+            process.send(message)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
