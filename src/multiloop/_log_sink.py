@@ -29,7 +29,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ._limits import LOG_GATHER_S, LOG_KEPT_LINES, MAX_LOG_QUEUE_BYTES, MAX_LOG_QUEUE_RECORDS
-
 from ._log_format import TextFormatter
 
 _PIPE_BYTES = 4096  # PIPE_BUF on Linux: a write of at most this is never mixed with another process's

@@ -1,7 +1,7 @@
 """The `multiloop` command: arguments in, exit code out.
 
 What lives here: `main`. The parts: `_options` (the table) `_kinds` `_sources` `_settings` (values to `ServeSettings`)
-`_help` (click) `_preflight` `_serve` `_single` (serving in this process) `_control` (status, reload, scale, stop). What
+`_help` (click) `_preflight` `_serve` `_single` (serving in this process) `_control` (commands to a running server). What
 must not: anything at import that a `--version` does not need.
 
 Every mistake is one line on standard error and an exit code of `cluster._exit_codes`.

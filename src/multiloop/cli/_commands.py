@@ -1,4 +1,4 @@
-"""The commands: `serve`, `status`, `reload`, `scale`, `stop`, and `--version`.
+"""The commands: `serve`, `status`, `reload`, `restart`, `scale`, `logs`, `stop`, and `--version`.
 
 What lives here: their names and arguments. What must not: doing them (`_serve`, `_control`), imported when one is called.
 """
@@ -63,26 +63,56 @@ def status(control: str | None, as_json: bool) -> int:
     return show(control, as_json)
 
 
+_app = click.option("--app", metavar="NAME", help="Of several applications, this one.")
+
+
 @multiloop.command("reload")
+@_app
 @_control
-def reload_(control: str | None) -> int:
+def reload_(control: str | None, app: str | None) -> int:
     """Replace the workers by ones with the present code, without losing a request.
 
     The old ones stay when the new code does not start; then the exit code is 8.
     """
     from ._control import reload
 
-    return reload(control)
+    return reload(control, app)
+
+
+@multiloop.command()
+@click.option("--worker", type=click.IntRange(1), required=True, metavar="N", help="Its number, as status shows it.")
+@_control
+def restart(worker: int, control: str | None) -> int:
+    """Replace one worker; the new one is ready before the old one leaves."""
+    from ._control import restart as replace
+
+    return replace(control, worker)
 
 
 @multiloop.command()
 @click.argument("workers", type=click.IntRange(1, 1024))
+@_app
 @_control
-def scale(workers: int, control: str | None) -> int:
+def scale(workers: int, control: str | None, app: str | None) -> int:
     """Change the number of WORKERS."""
     from ._control import scale as change
 
-    return change(control, workers)
+    return change(control, workers, app)
+
+
+@multiloop.command()
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, 10_000), default=20, show_default=True, help="The last ones first."
+)
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with what is written from now on.")
+@click.option("--worker", type=click.IntRange(0), metavar="N", help="Only this worker's; 0 is the primary.")
+@_app
+@_control
+def logs(lines: int, follow: bool, worker: int | None, app: str | None, control: str | None) -> int:
+    """Show what a running server and its workers log."""
+    from ._control import logs as show
+
+    return show(control, lines, follow=follow, app=app, worker=worker)
 
 
 @multiloop.command()

@@ -1,15 +1,16 @@
-"""`multiloop status`, `reload`, `scale` and `stop`: one question to a running server, its answer for people.
+"""`multiloop status`, `reload`, `logs` and the others: one question to a running server, its answer for people.
 
-What lives here: how answers look. What must not: the socket (`cluster._control`), doing what is asked (`_primary`).
+What lives here: how answers look. What must not: the socket (`cluster._control`), doing what is asked (`_commands`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..cluster._control import CommandFailed, call
+from ..cluster._control import follow as follow_answers
 from ..cluster._exit_codes import ExitCode
 from ..errors import ConfigError
 
@@ -23,18 +24,53 @@ def status(control: str | None, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def reload(control: str | None) -> int:
+def reload(control: str | None, app: str | None) -> int:
     """Reload, and wait until the new workers serve (or the old ones stay)."""
-    found = _ask(control, "reload", timeout_s=None)
+    found = _ask(control, "reload", timeout_s=None, app=app)
     print(f"reloaded: generation {found['generation']}, {_count(found['workers'], 'worker')}")
     return ExitCode.OK
 
 
-def scale(control: str | None, workers: int) -> int:
+def restart(control: str | None, worker: int) -> int:
+    """Replace one worker, and wait until the new one serves (or the old one stays)."""
+    found = _ask(control, "restart", timeout_s=None, worker=worker)
+    print(f"worker {worker} is replaced by worker {found['worker']}")
+    return ExitCode.OK
+
+
+def scale(control: str | None, workers: int, app: str | None) -> int:
     """Change the number of workers."""
-    found = _ask(control, "scale", workers=workers)
+    found = _ask(control, "scale", workers=workers, app=app)
     print(f"scaling to {_count(found['workers'], 'worker')}")
     return ExitCode.OK
+
+
+def logs(control: str | None, lines: int, *, follow: bool, app: str | None, worker: int | None) -> int:
+    """Print the last lines of the log, then those that come, until interrupted or the server ends."""
+    asked = {"last": lines, "app": app, "worker": worker}
+    if not follow:
+        _print_lines(_ask(control, "logs", **asked)["lines"])
+        return ExitCode.OK
+    try:
+        answers = follow_answers(control, "logs", follow=True, **asked)
+        _print_lines(next(answers)["lines"])
+        for answer in answers:
+            _print_lines([answer])
+    except KeyboardInterrupt:  # that is how people end it
+        pass
+    except CommandFailed as error:
+        raise ConfigError(str(error), exit_code=ExitCode.COMMAND_FAILED) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"logs: {error.strerror or error}", exit_code=ExitCode.COMMAND_FAILED) from None
+    return ExitCode.OK
+
+
+def _print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
+    for line in lines:
+        lost = line.get("dropped")
+        print(f"({lost} lines were lost: they came too fast)" if lost else line["text"], flush=True)
 
 
 def stop(control: str | None) -> int:
@@ -54,20 +90,33 @@ def _ask(control: str | None, command: str, **options: Any) -> Any:
 
 
 def _status_lines(found: Mapping[str, Any]) -> list[str]:
-    connections = f"{found['accepted']} connections dealt, {found['dealt_again']} dealt again"
+    lines = [f"up for {_age(found['uptime'])}, pid {found['pid']}, multiloop {found['version']}"]
+    for app in found["apps"]:
+        lines += ["", *_app_lines(app)]
+    return lines
+
+
+def _app_lines(app: Mapping[str, Any]) -> list[str]:
+    called = app["target"] if app["name"] == app["target"] else f"{app['name']}: {app['target']}"
+    connections = f"{app['accepted']} connections dealt, {app['dealt_again']} dealt again"
+    recycled = sum(app["recycled"].values())
     lines = [
-        f"{found['target']} on {', '.join(found['listen'])}",
-        f"{found['state']} for {_age(found['uptime'])}, pid {found['pid']}, multiloop {found['version']}",
-        f"generation {found['generation']}, {found['policy']}, {_count(found['restarts'], 'restart')}",
-        f"{connections}, {found['waiting']} waiting",
-        "",
+        f"{called} on {', '.join(app['listen'])}",
+        f"{app['state']}, generation {app['generation']}, {app['policy']}, {_count(app['restarts'], 'restart')}"
+        + (f", {recycled} recycled" if recycled else ""),
+        f"{connections}, {app['waiting']} waiting",
     ]
-    rows = [_COLUMNS, *(_row(worker) for worker in found["workers"])]
+    if app["boot_failure"]:
+        lines.append(f"no worker could start: {app['boot_failure']}")
+    rows = [_COLUMNS, *(_row(worker) for worker in app["workers"])]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    missing = found["wanted"] - sum(worker["state"] == "ready" for worker in found["workers"])
+    missing = app["wanted"] - sum(worker["state"] == "ready" for worker in app["workers"])
     if missing > 0:
-        lines += ["", f"{_count(missing, 'worker')} of {found['wanted']} not ready"]
+        lines.append(f"{_count(missing, 'worker')} of {app['wanted']} not ready")
+    if app["ended"]:
+        last = app["ended"][-1]
+        lines.append(f"worker {last['number']} ended {_age(last['ago'])} ago: {last['why']}")
     return lines
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,6 +156,60 @@ def listing(metavar: str, item: Kind | None = None) -> Kind:
         return tuple(found)
 
     return Kind(metavar, read, lambda value: json.dumps(list(value)), is_list=True)
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _assignments(value: Any) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, Mapping):
+        pairs = [(name, _scalar(one)) for name, one in value.items()]
+    else:
+        # The command line gives one assignment at a time; a variable gives several, as a shell would write them.
+        parts = shlex.split(value) if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(one, str) and "=" in one for one in parts):
+            raise ValueError("write NAME=value")
+        pairs = [(one.partition("=")[0], one.partition("=")[2]) for one in parts]
+    for name, one in pairs:
+        if not _VARIABLE.fullmatch(name) or "\0" in one:
+            raise ValueError(
+                f"{name!r} cannot be the name of a variable" if one.isprintable() else "NUL is not allowed"
+            )
+    return tuple(pairs)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise ValueError("a table of text and numbers is needed")
+
+
+assignments = Kind(
+    "NAME=VALUE",
+    _assignments,
+    lambda value: json.dumps([f"{name}={one}" for name, one in value], ensure_ascii=False),
+    is_list=True,
+)
+
+
+def _umask(value: Any) -> int:
+    if not isinstance(value, str) or not re.fullmatch(r"(0o?)?[0-7]{1,3}", value):
+        raise ValueError("octal digits are needed, as in 027")
+    return int(value.removeprefix("0o"), 8)
+
+
+umask = Kind("MASK", _umask, lambda value: f'"{value:03o}"')
+
+
+def _app_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError("letters, digits, '-', '_' and '.' are needed, 64 at most")
+    return value
+
+
+app_name = Kind("NAME", _app_name)
 
 
 def _workers(value: Any) -> int | str:

@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from ..cluster._settings import ListenAddress, ServeSettings, SupervisorSettings
+from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
 from ..logs import FORMATS, LEVELS, LogSettings
@@ -28,6 +28,7 @@ _OWNERS = {
     "tls": TlsConfig,
     "logs": LogSettings,
     "listen": ListenAddress,
+    "process": ProcessSettings,
 }
 _UNSET: Any = object()
 
@@ -44,6 +45,7 @@ class Option:
     dev_default: Any = _UNSET  # with --dev, unless it is given
     shown_default: str = ""  # what the help says instead of the value
     in_files: bool = True
+    whole: bool = False  # for the whole primary: no application of several can have one of its own
 
     @property
     def flag(self) -> str:
@@ -101,8 +103,22 @@ _APPLICATION = Group(
             "How the target is called.",
         ),
         Option("factory", kinds.flag, "target.factory", "The target is a function that returns the application."),
+        Option(
+            "name",
+            kinds.app_name,
+            "name",
+            "What it is called in titles, logs and commands.",
+            "",
+            shown_default="TARGET",
+        ),
         Option("app-dir", kinds.text("DIR"), "target.app_dir", "Where the target's module is looked for first."),
         Option("env-file", kinds.text("FILE"), "env_file", "Variables that each worker sets before it imports."),
+        Option(
+            "env",
+            kinds.assignments,
+            "env",
+            "Variable of each worker; {slot} and {worker} in it are its place and number.",
+        ),
         Option("lifespan", kinds.choice("auto", "on", "off"), "http.lifespan", "ASGI lifespan."),
         Option("root-path", kinds.text("PATH"), "http.root_path", "Path under which a proxy mounts the application."),
         Option("loop", kinds.choice("auto", "uvloop", "asyncio"), "loop", "Event loop; auto is uvloop where it is."),
@@ -135,13 +151,30 @@ _WORKERS = Group(
         Option(
             "recycle-jitter", kinds.share, "supervisor.recycle_jitter", "So much later at most, different for each."
         ),
+    ),
+)
+
+_PROCESS = Group(
+    "The server's process",
+    (
         Option(
             "control",
             kinds.text("PATH"),
-            "control",
-            "Socket for status, reload, scale and stop; '' for none.",
+            "process.control",
+            "Socket for status, reload, scale, logs and stop; '' for none.",
             shown_default="$XDG_RUNTIME_DIR/multiloop/PID.sock",
+            whole=True,
         ),
+        Option("pid-file", kinds.text("PATH"), "process.pid_file", "Holds its number while it lives.", whole=True),
+        Option(
+            "user",
+            kinds.text("NAME"),
+            "process.user",
+            "Become this user once the sockets are open (as root).",
+            whole=True,
+        ),
+        Option("group", kinds.text("NAME"), "process.group", "And this group; default: the user's.", whole=True),
+        Option("umask", kinds.umask, "process.umask", "For files that it and its workers make.", whole=True),
     ),
 )
 
@@ -238,11 +271,15 @@ _PROXIES = Group(
 _LOGS = Group(
     "Logs (standard error, unless --log-file)",
     (
-        Option("log-level", kinds.choice(*LEVELS), "logs.level", "How much is said."),
-        Option("log-format", kinds.choice(*FORMATS), "logs.format", "One line for each record."),
-        Option("log-file", kinds.text("FILE"), "logs.file", "Reopened on SIGUSR1."),
+        Option("log-level", kinds.choice(*LEVELS), "logs.level", "How much is said.", whole=True),
+        Option("log-format", kinds.choice(*FORMATS), "logs.format", "One line for each record.", whole=True),
+        Option("log-file", kinds.text("FILE"), "logs.file", "Reopened on SIGUSR1.", whole=True),
         Option(
-            "log-config", kinds.text("FILE"), "logs.config", "A logging configuration of yours: .json, .toml or .ini."
+            "log-config",
+            kinds.text("FILE"),
+            "logs.config",
+            "A logging configuration of yours: .json, .toml or .ini.",
+            whole=True,
         ),
         Option("access-log", kinds.flag, "http.access_log", "A line for each request.", dev_default=True),
     ),
@@ -251,7 +288,15 @@ _LOGS = Group(
 _CONFIGURATION = Group(
     "Configuration",
     (
-        Option("config", kinds.text("FILE"), "", "Options from a TOML file.", None, in_files=False),
+        Option(
+            "config",
+            kinds.text("FILE"),
+            "",
+            "Options from a TOML file; [apps.NAME] tables are several applications.",
+            None,
+            in_files=False,
+            whole=True,
+        ),
         Option(
             "check",
             kinds.flag,
@@ -259,6 +304,7 @@ _CONFIGURATION = Group(
             "Check everything, print the options in force, serve nothing.",
             False,
             in_files=False,
+            whole=True,
         ),
     ),
 )
@@ -269,6 +315,7 @@ GROUPS = (
     _LISTEN,
     _APPLICATION,
     _WORKERS,
+    _PROCESS,
     _DEVELOPMENT,
     _DEADLINES,
     _LIMITS,

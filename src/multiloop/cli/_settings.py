@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+from ..cluster._environment import SLOT
 from ..cluster._listeners import activated
-from ..cluster._settings import ListenAddress, ServeSettings, SupervisorSettings
+from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..errors import ConfigError
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
@@ -51,7 +53,29 @@ def build(settings: Settings) -> ServeSettings:
         http=HttpConfig(**fields["http"], log_format=settings["log-format"].value),
         tls=TlsConfig(**fields["tls"]) if settings["tls-cert"].value else None,
         logs=LogSettings(**fields["logs"]),
+        process=ProcessSettings(**fields["process"]),
     )
+
+
+def check_together(applications: Sequence[ServeSettings]) -> None:
+    """Raise ConfigError for what several applications of one primary cannot have in common, or lack."""
+    if len(applications) < 2:
+        return
+    names: set[str] = set()
+    places: dict[object, str] = {}
+    for one in applications:
+        if one.called in names:
+            raise ConfigError(f"two applications are called {one.called!r}: give them other names")
+        names.add(one.called)
+        if one.supervisor.workers == 0:
+            raise ConfigError(f"{one.called}: --workers 0 serves one application, in this process; give it a worker")
+        for address in one.listen:
+            place = (address.host, address.port, address.path, address.fd)
+            if place in places and (address.port or address.host is None):
+                raise ConfigError(
+                    f"{places[place]} and {one.called} want the same address: give each a port, uds or fd of its own"
+                )
+            places[place] = one.called
 
 
 def _fields(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -134,5 +158,7 @@ def _check_combinations(settings: Settings, workers: int) -> None:
         raise ConfigError(
             "--policy reuse_port needs --host and --port: a Unix socket or descriptor cannot be shared so"
         )
+    if settings["standby"].value and any(SLOT in value for _, value in settings["env"].value or ()):
+        raise ConfigError("--standby and {slot} in --env cannot go together: a spare worker has no slot yet")
     if settings["standby"].value and settings["reload"].value:
         raise ConfigError("--standby and --reload cannot go together: a spare worker holds the code from before")

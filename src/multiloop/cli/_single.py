@@ -12,14 +12,19 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import time
 from typing import Any
 
 from .. import health, logs
+from ..cluster._environment import worker_environment
 from ..cluster._failure import describe
+from ..cluster._host import made_files, prepared
 from ..cluster._listeners import Listener, close_listeners, open_listeners
+from ..cluster._notify import Notifier
 from ..cluster._settings import ServeSettings
+from ..cluster._title import set_title
 from ..http._service import HttpService
 from ..http._target import Interface
 from ..loop import loop_factory
@@ -33,19 +38,27 @@ _NO_DESCRIPTOR_PAUSE_S = 0.1  # without a free descriptor accepting pauses, or i
 def serve(settings: ServeSettings) -> int:
     """Serve until told to stop; return the exit code. Raises ConfigError for every mistake."""
     logs.configure(settings.logs)
+    set_title(f"multiloop: {settings.called}")
+    os.environ.update(worker_environment(settings, 0, 0))
+    notifier = Notifier()
     listeners = open_listeners(settings.listen)
     try:
-        loaded = load_application(settings)
-        if loaded is None:
-            return NEVER_READY
-        with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
-            return runner.run(_Single(settings, listeners, *loaded).live())
+        with prepared(settings.process, made_files(settings, [listeners])):
+            loaded = load_application(settings)
+            if loaded is None:
+                return NEVER_READY
+            with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
+                return runner.run(_Single(settings, listeners, *loaded, notifier).live())
     finally:
+        notifier.close()
         close_listeners(listeners)
 
 
 class _Single:
-    def __init__(self, settings: ServeSettings, listeners: list[Listener], app: Any, interface: Interface) -> None:
+    def __init__(
+        self, settings: ServeSettings, listeners: list[Listener], app: Any, interface: Interface, notifier: Notifier
+    ) -> None:
+        self._notifier = notifier
         self._settings = settings
         self._listeners = listeners
         self._app = app
@@ -74,10 +87,13 @@ class _Single:
         accepting = [asyncio.create_task(self._accept(service, i)) for i in range(len(self._listeners))]
         scheme = "https" if settings.tls is not None else "http"
         where = ", ".join(listener.url(scheme) for listener in self._listeners)
-        log.info("serving %s (%s) on %s, in this process", settings.target.name, self._interface.value, where)
+        log.info("serving %s (%s) on %s, in this process", settings.called, self._interface.value, where)
+        self._notifier.say("READY=1", f"STATUS=serving on {where}")
+        self._ping()
         try:
             await self._stop.wait()
         finally:
+            self._notifier.say("STOPPING=1")
             for task in accepting:
                 task.cancel()
             await asyncio.gather(*accepting, return_exceptions=True)
@@ -85,6 +101,11 @@ class _Single:
             await self._end(service)
             signals.close()
         return 0
+
+    def _ping(self) -> None:
+        if self._notifier.watchdog_s is not None and not self._stop.is_set():
+            self._notifier.ping(time.monotonic())
+            asyncio.get_running_loop().call_later(self._notifier.watchdog_s / 2, self._ping)
 
     async def _accept(self, service: HttpService, index: int) -> None:
         loop = asyncio.get_running_loop()

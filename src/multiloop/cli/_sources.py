@@ -1,7 +1,7 @@
 """Where the options' values come from: the command line, the environment, --config, pyproject.toml, the defaults.
 
-What lives here: `gather`, which asks them in this order and remembers who said what. What must not: which options there
-are (`_options`), what follows from a value (`_settings`).
+What lives here: `gather` and `gather_apps`, which ask them in this order and remember who said what. What must not: which
+options there are (`_options`), what follows from a value (`_settings`).
 
 Every mistake is a ConfigError of one line that begins with where it was made: `--port`, `MULTILOOP_PORT`,
 `pyproject.toml, [tool.multiloop] port`.
@@ -44,6 +44,7 @@ class _File:
     label: str  # "pyproject.toml, [tool.multiloop]"
     source: str
     values: Mapping[str, Any]
+    apps: tuple[_File, ...] = ()  # its [apps.NAME] tables
 
 
 def gather(
@@ -58,15 +59,40 @@ def gather(
     Raises:
         ConfigError: a value is wrong, a file cannot be read, or it has a key that is no option.
     """
+    return _gather(arguments, environ, _files(arguments, environ, folder), None)
+
+
+def gather_apps(
+    arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ, folder: str = "."
+) -> list[dict[str, Setting]]:
+    """Find every option's value for each application: one, or those of the [apps.NAME] tables of the first file that
+    has some. What an application's own table says comes first, then what is said for all. Raises as `gather`."""
+    files = _files(arguments, environ, folder)
+    file = next((file for file in files if file.apps), None)
+    if file is None:
+        return [_gather(arguments, environ, files, None)]
+    if arguments.get(TARGET.name) is not None:
+        raise ConfigError(f"TARGET {arguments[TARGET.name]!r} beside the [apps] of {file.source}: leave one out")
+    return [_gather(arguments, environ, files, app) for app in file.apps]
+
+
+def _files(arguments: Mapping[str, Any], environ: Mapping[str, str], folder: str) -> list[_File]:
     files: list[_File] = []
-    found: dict[str, Setting] = {}
     config = _find(OPTIONS["config"], arguments, environ, ())
     if config is not None:
         files.append(_config_file(config.value))
     if (pyproject := _pyproject(folder)) is not None:
         files.append(pyproject)
+    return files
+
+
+def _gather(
+    arguments: Mapping[str, Any], environ: Mapping[str, str], files: list[_File], app: _File | None
+) -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
     for option in (TARGET, *OPTIONS.values()):
-        setting = _find(option, arguments, environ, files)
+        own = app is not None and option.name in app.values
+        setting = _find(option, {}, {}, [app]) if app is not None and own else _find(option, arguments, environ, files)
         if setting is not None:
             found[option.name] = setting
     is_dev = "dev" in found and found["dev"].value
@@ -112,7 +138,7 @@ def _config_file(path: str) -> _File:
         table = _load(path)
     except OSError as error:
         raise ConfigError(f"--config {path!r} cannot be read: {error.strerror}") from None
-    return _File(f"{path},", path, _keys(table, path))
+    return _table(table, f"{path},", path, "apps")
 
 
 def _pyproject(folder: str) -> _File | None:
@@ -128,7 +154,7 @@ def _pyproject(folder: str) -> _File | None:
         return None
     if not isinstance(table, dict):
         raise ConfigError("pyproject.toml: [tool.multiloop] is not a table")
-    return _File("pyproject.toml, [tool.multiloop]", "pyproject.toml", _keys(table, "pyproject.toml, [tool.multiloop]"))
+    return _table(table, "pyproject.toml, [tool.multiloop]", "pyproject.toml", "tool.multiloop.apps")
 
 
 def _load(path: str, label: str = "") -> dict[str, Any]:
@@ -139,6 +165,28 @@ def _load(path: str, label: str = "") -> dict[str, Any]:
             return tomllib.load(file)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{label or path} is not TOML: {error}") from None
+
+
+def _table(table: dict[str, Any], label: str, source: str, key: str) -> _File:
+    """A file's table: options for all, and a table for each of several applications."""
+    apps = table.pop("apps", {})
+    if not isinstance(apps, dict) or not all(isinstance(app, dict) for app in apps.values()):
+        raise ConfigError(f"{source}: [{key}] holds one table for each application: [{key}.NAME]")
+    values = _keys(table, label.rstrip(","))
+    if apps and TARGET.name in values:
+        raise ConfigError(f"{source}: a target beside [{key}]: put it into the table of an application")
+    return _File(label, source, values, tuple(_app(name, app, source, key) for name, app in apps.items()))
+
+
+def _app(name: str, table: Mapping[str, Any], source: str, key: str) -> _File:
+    label = f"{source}, [{key}.{name}]"
+    values = {"name": name, **_keys(table, label)}
+    whole = next((option.name for option in OPTIONS.values() if option.whole and option.name in values), None)
+    if whole is not None:
+        raise ConfigError(f"{label} {whole}: it holds for the whole server, say it outside of [{key}]")
+    if TARGET.name not in values:
+        raise ConfigError(f'{label}: no target, as in target = "main:app"')
+    return _File(label, source, values)
 
 
 def _keys(table: Mapping[str, Any], label: str) -> dict[str, Any]:

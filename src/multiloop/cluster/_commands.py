@@ -80,8 +80,8 @@ class Commands:
         number = arguments.get("worker")
         for app in self._primary.apps:
             if number in app.supervisor.workers:
-                slot = app.supervisor.workers[number].slot  # type: ignore[index]
-                reason = await app.restart(number)  # type: ignore[arg-type]
+                slot = app.supervisor.workers[number].slot
+                reason = await app.restart(number)
                 if reason:
                     raise CommandFailed(f"restart failed: {reason}")
                 new = None if slot is None else app.supervisor.slots[slot].serving

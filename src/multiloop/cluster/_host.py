@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import ConfigError
-from ._settings import ProcessSettings
+from ._listeners import Listener
+from ._settings import ProcessSettings, ServeSettings
 
 EXIT_RUNNING = 6  # ExitCode.CANNOT_LISTEN: somebody has what this process needs
 
@@ -58,6 +59,12 @@ def prepared(settings: ProcessSettings, files: Iterable[str] = ()) -> Iterator[N
                     os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
             become(identity)
         yield
+
+
+def made_files(settings: ServeSettings, listeners: Iterable[Sequence[Listener]]) -> list[str]:
+    """Return the paths that this process has made, which a new user must own."""
+    found = [sock.address.path for sockets in listeners for sock in sockets if sock.address.path is not None]
+    return [*found, *([settings.logs.file] if settings.logs.file is not None else [])]
 
 
 # --- user and group -----------------------------------------------------------------------------------------------

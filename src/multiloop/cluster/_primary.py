@@ -25,7 +25,7 @@ from ..loop import loop_factory
 from ._app import App
 from ._commands import Commands
 from ._control import ControlServer
-from ._host import prepared, set_umask
+from ._host import made_files, prepared, set_umask
 from ._listeners import Listener, close_listeners, open_listeners
 from ._log_desk import LogDesk
 from ._notify import Notifier
@@ -59,9 +59,10 @@ def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SER
     listeners: list[list[Listener]] = []
     try:
         for one in applications:
-            listeners.append(open_listeners(one.listen, reuse_port=one.supervisor.policy == "reuse_port"))
+            made = open_listeners(one.listen, reuse_port=one.supervisor.policy == "reuse_port")
+            listeners.append(made)
         _raise_descriptor_limit()
-        with prepared(settings.process, _made_files(settings, listeners)):
+        with prepared(settings.process, made_files(settings, listeners)):
             numbers = itertools.count(1)
             apps = [
                 App(one, sockets, factory, numbers, label=one.called if more else "")
@@ -73,12 +74,6 @@ def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SER
         notifier.close()
         for sockets in listeners:
             close_listeners(sockets)
-
-
-def _made_files(settings: ServeSettings, listeners: Iterable[Sequence[Listener]]) -> list[str]:
-    """Return the paths that this process has made, which a new user must own."""
-    found = [sock.address.path for sockets in listeners for sock in sockets if sock.address.path is not None]
-    return [*found, *([settings.logs.file] if settings.logs.file is not None else [])]
 
 
 class Primary:

@@ -77,9 +77,7 @@ class Roster:
             self._do(Close(worker.number))
             self._do(Kill(worker.number, stack))
 
-    def _dismiss(
-        self, worker: Worker, now: float, why: str, *, give_back: bool = False, fast: bool = False
-    ) -> None:
+    def _dismiss(self, worker: Worker, now: float, why: str, *, give_back: bool = False, fast: bool = False) -> None:
         """Let a worker go: a serving one drains, one that is not ready has nothing to finish."""
         was = worker.state
         if was is State.KILLED or (was is State.DRAINING and not fast):

@@ -148,9 +148,7 @@ class Spawner:
             error: OSError | None = None
             try:
                 child = Child(
-                    subprocess.Popen(
-                        job.command, stdin=subprocess.DEVNULL, pass_fds=job.pass_fds, env=job.environment
-                    )
+                    subprocess.Popen(job.command, stdin=subprocess.DEVNULL, pass_fds=job.pass_fds, env=job.environment)
                 )
             except (OSError, ValueError) as raised:  # a ValueError: a variable that no environment can hold
                 error = raised if isinstance(raised, OSError) else OSError(0, str(raised))
