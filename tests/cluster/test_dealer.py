@@ -6,112 +6,16 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from multiloop._wire import messages as wire
-from multiloop.cluster._dealer import Dealer
 from multiloop.cluster._link import was_read
-from multiloop.cluster._policy import LeastConnections, RoundRobin
+from multiloop.cluster._policy import LeastConnections
 from multiloop.ipc._handoff import HandoffSocket, handoff_pair
-from tests.support import descriptors_left, open_descriptors, until
-
-
-class FakeWorker:
-    """The worker's end of a handoff: receives when told, answers what it is told."""
-
-    def __init__(self, dealer: Dealer, number: int) -> None:
-        ours, self.end = handoff_pair()
-        self.number = number
-        self.link = dealer.add(number, ours, self.end.copy())
-        self.got: dict[int, socket.socket] = {}
-
-    def receive(self) -> list[int]:
-        """Take one record of connections; returns their ids."""
-        got = self.end.receive()
-        if got is None:
-            return []
-        record, descriptors = got
-        entries = wire.unpack_entries(record)
-        for entry, descriptor in zip(entries, descriptors, strict=True):
-            self.got[entry[0]] = socket.socket(fileno=descriptor)
-        return [entry[0] for entry in entries]
-
-    def receive_all(self) -> list[int]:
-        ids: list[int] = []
-        while more := self.receive():
-            ids += more
-        return ids
-
-    def acknowledge(self, flags: int, *ids: int) -> None:
-        assert self.end.send(wire.pack_numbers(wire.ACKS, [number << 3 | flags for number in ids]))
-
-    def give_back(self, *socks: socket.socket) -> None:
-        entries = [(number, 0, wire.KEPT, b"") for number in range(len(socks))]
-        assert self.end.send(wire.pack_entries(wire.RETURNED, entries), [sock.fileno() for sock in socks])
-
-    def taken(self) -> list[int]:
-        got = self.end.receive()
-        assert got is not None
-        assert wire.kind_of(got[0]) == wire.TAKEN
-        return list(wire.unpack_numbers(got[0]))
-
-    def die(self) -> None:
-        self.end.close()
-        for sock in self.got.values():
-            sock.close()
-
-
-class Scene:
-    """A dealer with a listening socket, some workers and clients."""
-
-    def __init__(self, dealer: Dealer) -> None:
-        self.dealer = dealer
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=200)
-        self.listener.setblocking(False)
-        self.clients: list[socket.socket] = []
-        self.workers: dict[int, FakeWorker] = {}
-        dealer.listen(self.listener, 0)
-
-    def worker(self, number: int, capacity: int | None = None) -> FakeWorker:
-        worker = self.workers[number] = FakeWorker(self.dealer, number)
-        self.dealer.open(number, capacity)
-        return worker
-
-    def connect(self, count: int = 1) -> list[socket.socket]:
-        made = [socket.create_connection(self.listener.getsockname(), timeout=2) for _ in range(count)]
-        self.clients += made
-        return made
-
-    async def accepted(self, count: int) -> None:
-        await until(lambda: self.dealer.accepted == count)
-
-    def close(self) -> None:
-        self.dealer.shut()
-        self.listener.close()
-        for client in self.clients:
-            client.close()
-        for worker in self.workers.values():
-            worker.die()
-
-
-def play(scene: Callable[[Scene], Awaitable[None]], **options: Any) -> None:
-    """Run a scene on a loop; afterwards no descriptor may be left."""
-
-    async def main() -> None:
-        policy = options.pop("policy", None) or RoundRobin()
-        stage = Scene(Dealer(asyncio.get_running_loop(), policy, **options))
-        try:
-            await scene(stage)
-        finally:
-            stage.close()
-
-    asyncio.run(asyncio.sleep(0))
-    before = open_descriptors()
-    asyncio.run(main())
-    assert not descriptors_left(before)
+from tests.cluster.stage import Scene, play
+from tests.support import until
 
 
 def test_connections_wait_in_the_kernel_until_somebody_can_take_them() -> None:
@@ -325,20 +229,16 @@ def test_least_connections_counts_what_is_open() -> None:
     play(scene, policy=LeastConnections())
 
 
-def test_a_policy_that_raises_or_lies_loses_no_connection(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("lies", "said"), [(False, "no idea"), (True, "not offered")])
+def test_a_policy_that_raises_or_lies_loses_no_connection(
+    lies: bool, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Bad:
-        def __init__(self) -> None:
-            self.calls = 0
-
         def pick(self, connection: Any, workers: Any) -> Any:
-            self.calls += 1
             assert connection.peer[0] == "127.0.0.1"
-            if self.calls == 1:
-                raise RuntimeError("no idea")
-            return FakeLink()
-
-    class FakeLink:
-        listed = False
+            if lies:
+                return object()
+            raise RuntimeError("no idea")
 
     async def scene(stage: Scene) -> None:
         one, _ = stage.worker(1), stage.worker(2)
@@ -348,8 +248,8 @@ def test_a_policy_that_raises_or_lies_loses_no_connection(caplog: pytest.LogCapt
 
     logging.getLogger("multiloop").propagate = True
     play(scene, policy=Bad())
-    assert "no idea" in caplog.text
-    assert "not offered" in caplog.text
+    assert said in caplog.text
+    assert caplog.text.count("the policy failed") == 1  # a line a second, not one for each connection
 
 
 def test_emptying_the_backlog_takes_everything_in() -> None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multiloop.cluster._policy import LeastConnections, RoundRobin, make_policy
+from multiloop.cluster._policy import (
+    ConnectionView,
+    LeastConnections,
+    LeastRequests,
+    RoundRobin,
+    Sticky,
+    checked_name,
+    make_policy,
+)
+from multiloop.cluster._sticky import key_in_cookie, key_in_header, pick_by_key
 from multiloop.errors import ConfigError
 
 
@@ -18,6 +28,7 @@ class View:
     number: int
     connections: int = 0
     requests: int = 0
+    seat: int = 0
 
 
 def test_round_robin_deals_64_connections_to_4_workers_16_each() -> None:
@@ -59,7 +70,164 @@ def test_least_connections_takes_turns_among_equals() -> None:
     assert [policy.pick(None, workers).number for _ in range(6)] == [1, 2, 3, 1, 2, 3]
 
 
-def test_an_unknown_policy_is_one_clear_line() -> None:
-    with pytest.raises(ConfigError, match=r"--policy 'fastest': use one of round_robin, "):
-        make_policy("fastest")
-    assert isinstance(make_policy("reuse_port"), RoundRobin)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=10))
+def test_least_requests_picks_a_least_busy_worker(loads: list[int]) -> None:
+    workers = [View(number, requests=load) for number, load in enumerate(loads, 1)]
+    assert LeastRequests().pick(None, workers).requests == min(loads)
+
+
+@pytest.mark.parametrize("make", [RoundRobin, LeastConnections, LeastRequests])
+def test_among_equals_everybody_is_picked_before_anybody_is_picked_again(make: Any) -> None:
+    policy, workers = make(), [View(n) for n in (2, 5, 6, 9)]
+    picked = [policy.pick(None, workers).number for _ in range(12)]
+    assert picked == [2, 5, 6, 9] * 3
+
+
+@pytest.mark.parametrize("make", [LeastConnections, LeastRequests])
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_no_worker_starves_while_work_ends(make: Any, data: st.DataObject) -> None:
+    policy, workers = make(), [View(n) for n in range(1, data.draw(st.integers(2, 6)) + 1)]
+    open_now: list[View] = []
+    picked: Counter[int] = Counter()
+    for _ in range(60):
+        worker = policy.pick(None, workers)
+        picked[worker.number] += 1
+        worker.connections += 1
+        worker.requests += 1
+        open_now.append(worker)
+        if data.draw(st.booleans()):
+            ended = open_now.pop(data.draw(st.integers(0, len(open_now) - 1)))
+            ended.connections -= 1
+            ended.requests -= 1
+    assert set(picked) == {worker.number for worker in workers}
+
+
+def connection(host: str = "127.0.0.1", head: bytes = b"") -> ConnectionView:
+    return ConnectionView((host, 5), ("127.0.0.1", 80), head)
+
+
+def head(**fields: str) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+
+
+def test_a_client_keeps_its_worker() -> None:
+    policy, workers = Sticky(), [View(n, seat=n) for n in range(1, 5)]
+    for number in range(50):
+        host = f"10.0.0.{number}"
+        picked = {policy.pick(connection(host), workers).number for _ in range(3)}
+        assert len(picked) == 1
+    assert {policy.pick(connection(f"10.0.1.{n}"), workers).number for n in range(50)} == {1, 2, 3, 4}
+
+
+def test_an_ipv4_client_is_the_same_through_ipv6() -> None:
+    policy, workers = Sticky(), [View(n, seat=n) for n in range(1, 9)]
+    plain, mapped = connection("10.1.2.3"), connection("::ffff:10.1.2.3")
+    assert policy.pick(plain, workers) is policy.pick(mapped, workers)
+
+
+@given(st.lists(st.binary(min_size=1), min_size=1, max_size=40), st.integers(2, 8), st.data())
+def test_when_a_worker_goes_only_its_own_clients_move(keys: list[bytes], count: int, data: st.DataObject) -> None:
+    workers = [View(n, seat=n) for n in range(count)]
+    before = {key: pick_by_key(key, workers) for key in keys}
+    gone = workers[data.draw(st.integers(0, count - 1))]
+    left = [worker for worker in workers if worker is not gone]
+    for key in keys:
+        after = pick_by_key(key, left)
+        assert after is before[key] or before[key] is gone
+    replacement = View(number=99, seat=gone.seat)
+    for key in keys:
+        after = pick_by_key(key, [*left, replacement])
+        assert after.seat == before[key].seat
+
+
+def test_clients_are_spread_evenly() -> None:
+    workers = [View(n, seat=n) for n in range(4)]
+    dealt = Counter(pick_by_key(b"client %d" % n, workers).number for n in range(4000))
+    assert all(800 < count < 1200 for count in dealt.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "one", "same", "other"),
+    [
+        (Sticky("header", "X-Session"), head(x_session="abc"), head(a="b", X_SESSION=" abc "), head(x_session="abd")),
+        (Sticky("cookie", "sid"), head(cookie="sid=1"), head(Cookie='a=b; sid="1"; c=d'), head(cookie="sid=2; a=sid")),
+    ],
+)
+def test_sticky_goes_by_a_header_or_a_cookie(policy: Sticky, one: bytes, same: bytes, other: bytes) -> None:
+    workers = [View(n, seat=n) for n in range(200)]
+    picked = policy.pick(connection(head=one), workers)
+    assert policy.pick(connection("10.9.9.9", same), workers) is picked
+    assert policy.pick(connection(head=other), workers) is not picked
+
+
+def test_clients_without_a_key_go_round_robin() -> None:
+    workers = [View(n, seat=n) for n in (1, 2, 3)]
+    by_cookie = Sticky("cookie", "sid")
+    for bare in (b"", head(), head(cookie="other=1"), head(cookie="sid="), b"\r\n\r\n\x00", b"GET"):
+        assert {by_cookie.pick(connection(head=bare), workers).number for _ in range(3)} == {1, 2, 3}
+    unix, by_address = ConnectionView("", "/run/app.sock"), Sticky()
+    assert {by_address.pick(unix, workers).number for _ in range(3)} == {1, 2, 3}
+
+
+@given(st.binary())
+def test_any_bytes_are_looked_at_without_harm(noise: bytes) -> None:
+    assert isinstance(key_in_cookie(noise, "sid"), bytes)
+    assert isinstance(key_in_header(noise, "x"), bytes)
+
+
+def test_what_cannot_be_sticky_is_one_clear_line() -> None:
+    for how, said in (
+        ("sticky:colour=red", "by one of address, header, cookie, not by 'colour'"),
+        ("sticky:header", "by header needs the name of one"),
+        ("sticky:address=x", "by address needs no name"),
+        ("sticky:cookie=a b", "'a b' cannot be the name of a cookie"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            make_policy(how)
+
+
+def test_policies_have_names() -> None:
+    for name, made in (
+        ("round_robin", RoundRobin),
+        ("least_connections", LeastConnections),
+        ("least_requests", LeastRequests),
+        ("sticky", Sticky),
+        ("sticky:cookie=sid", Sticky),
+        ("reuse_port", RoundRobin),
+        ("shared", RoundRobin),
+    ):
+        assert isinstance(make_policy(name), made)
+        assert checked_name(name) == name
+
+
+class Last:
+    """A policy of a user's."""
+
+    def pick(self, connection: Any, workers: Any) -> Any:
+        return workers[-1]
+
+
+THE_LAST = Last()
+
+
+@pytest.mark.parametrize("wanted", [Last, THE_LAST, f"{__name__}:Last", f"{__name__}:THE_LAST", lambda: THE_LAST])
+def test_a_policy_of_ones_own_is_an_object_a_class_or_named(wanted: Any) -> None:
+    assert make_policy(wanted).pick(None, [View(1), View(2)]).number == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("fastest", r"--policy 'fastest': use one of round_robin, "),
+        ("no_such_module:X", r"--policy 'no_such_module:X': ModuleNotFoundError"),
+        (f"{__name__}:nothing", "AttributeError"),
+        (f"{__name__}:View", "making it failed: TypeError"),
+        (object(), r"has no pick\(connection, workers\)"),
+    ],
+)
+def test_what_is_no_policy_is_one_clear_line(wanted: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as raised:
+        make_policy(wanted)
+    assert "\n" not in str(raised.value)

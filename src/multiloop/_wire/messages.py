@@ -114,6 +114,7 @@ CLOSED = 4  # it is gone
 NOT_RECEIVED = 0  # no flag at all: the descriptor was lost on the way
 
 KEPT = 1  # flag of an entry: a kept connection that already had requests
+REFUSED = 2  # flag of an entry that comes back: the server there is full or closing, another one may have it
 
 _HEAD = struct.Struct("<BxH4x")
 _ENTRY = struct.Struct("<QHHI")

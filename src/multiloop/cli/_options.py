@@ -13,6 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ..cluster._policy import POLICIES, checked_name
 from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
@@ -131,7 +132,7 @@ _WORKERS = Group(
         Option("workers", kinds.workers, "", "Processes; auto is one a core; 0 serves here.", "auto", 1),
         Option(
             "policy",
-            kinds.choice("round_robin", "least_connections", "reuse_port", "shared"),
+            Kind("|".join((*POLICIES, "MODULE:ATTRIBUTE")), checked_name),
             "supervisor.policy",
             "Who gets the next connection.",
         ),

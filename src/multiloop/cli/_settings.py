@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cluster._environment import SLOT
 from ..cluster._listeners import activated
+from ..cluster._policy import needs_head
 from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..errors import ConfigError
 from ..http._config import HttpConfig, TlsConfig
@@ -160,5 +161,9 @@ def _check_combinations(settings: Settings, workers: int) -> None:
         )
     if settings["standby"].value and any(SLOT in value for _, value in settings["env"].value or ()):
         raise ConfigError("--standby and {slot} in --env cannot go together: a spare worker has no slot yet")
+    if needs_head(settings["policy"].value) and settings["tls-cert"].value:
+        raise ConfigError(
+            f"--policy {settings['policy'].value} cannot look into TLS: use --policy sticky, which goes by the address"
+        )
     if settings["standby"].value and settings["reload"].value:
         raise ConfigError("--standby and --reload cannot go together: a spare worker holds the code from before")

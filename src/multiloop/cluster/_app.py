@@ -114,7 +114,7 @@ class App:
         self._loop = host.loop
         self.dealer = Dealer(
             self._loop,
-            make_policy(self.settings.supervisor.policy),
+            make_policy(self.settings.supervisor.policy, self.settings.target.app_dir),
             credit=self.settings.supervisor.credit,
             max_duplicates=max_duplicates,
         )
@@ -169,7 +169,7 @@ class App:
             self._loop.call_soon(self._not_started, action.number, error)
             return
         self.processes[action.number] = process
-        self.dealer.add(action.number, process.handoff, process.receiving)
+        self.dealer.add(action.number, process.handoff, process.receiving, page=process.page)
         self._host.log_desk.joined(process)
 
     def _not_started(self, number: int, error: OSError) -> None:
@@ -184,7 +184,7 @@ class App:
         process = self.processes.get(action.number)
         if process is None or process.ready is None:
             return
-        self.dealer.open(action.number, process.ready.capacity)
+        self.dealer.open(action.number, process.ready.capacity, action.slot)
         self._slots.open(action.slot, process)
         self._announce(process.ready)
         self._host.app_serves(self)
@@ -224,11 +224,7 @@ class App:
         now, number = time.monotonic(), process.number
         if isinstance(message, wire.Report):
             process.report = message
-            statistics = message.statistics
-            link = self.dealer.links().get(number)
-            if link is not None:
-                link.requests = getattr(statistics, "active_requests", 0)
-            self.supervisor.report(number, getattr(statistics, "requests", 0), message.rss_bytes, now)
+            self.supervisor.report(number, getattr(message.statistics, "requests", 0), message.rss_bytes, now)
         elif isinstance(message, wire.LogLines):
             self._host.log_desk.heard(process, message)
         elif isinstance(message, wire.Ready):

@@ -1,10 +1,11 @@
 """Accepts connections and deals them to workers; takes them back from those that stop, die or drain.
 
-What lives here: `Dealer`. What must not: which workers there are and why (`_supervisor`), who is picked (`_policy`).
+What lives here: `Dealer`. What must not: which workers there are and why (`_supervisor`), who may be picked and is
+(`_dealing`, `_policy`), what workers answer (`_answers`).
 
-    listener ─ accept ─▶ policy ─▶ link.batch ═ one sendmsg ═▶ worker
-                 ▲                     ▲
-              backlog               pending ◀─ pulled back · not received · given back · unread when its worker died
+    listener ─ accept ─▶ [head read] ─▶ policy ─▶ link.batch ═ one sendmsg ═▶ worker
+                 ▲                        ▲
+              backlog                  pending ◀─ pulled back · not received · given back · refused · unread at its death
 
 Rules
 * The primary accepts only while somebody can take a connection; else the kernel's backlog waits.
@@ -22,30 +23,33 @@ import logging
 import os
 import socket
 import time
-from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Any
 
 from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
-from ._link import Link, Waiting, was_read
+from ._answers import Answers
+from ._dealing import Account
+from ._door import Door
+from ._heads import Heads, refuse
+from ._link import Link, Waiting, peer_of, was_read
+from ._page import Page
 from ._policy import ConnectionView, Policy
 
 log = logging.getLogger("multiloop.cluster")
 
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ECONNRESET)  # while it waited
-_by_number = attrgetter("number")
+_BATCH_BYTES = 12 * 1024  # of prefixes in one record, so that one more of the longest kind fits
 
 
-class Dealer:
+class Dealer(Answers):
     """Deals the connections of some listening sockets to some workers, on one loop.
 
     Args:
-        policy: who gets the next one.
+        policy: who gets the next one, where all workers serve all listening sockets. None: there are several doors, and
+            `door`, `join` and `leave` say who serves which.
         credit: connections that a worker may have been sent and not adopted.
         max_duplicates: connections of which a copy is kept, over all workers.
     """
@@ -53,88 +57,132 @@ class Dealer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        policy: Policy,
+        policy: Policy | None = None,
         *,
         credit: int = limits.HANDOFF_CREDIT,
         max_duplicates: int = limits.MAX_DUPLICATES,
     ) -> None:
-        self._loop = loop
-        self._policy = policy
-        self._looks = getattr(policy, "looks_at_connection", True)
+        super().__init__(loop)
         self._credit = max(1, min(credit, wire.MAX_ENTRIES))
         self._max_held = max_duplicates
-        self._held = 0
-        self._links: dict[int, Link] = {}
-        self._eligible: list[Link] = []
-        self._pending: deque[Waiting] = deque()
-        self._unanswered: list[tuple[Link, bytes]] = []
-        self._sources: dict[int, tuple[socket.socket, int]] = {}  # by descriptor: the socket and its listener's index
-        self._reading = False
+        self._max_undecided = max(8, min(limits.MAX_UNDECIDED, max_duplicates // 2))
+        self._common = Door(policy) if policy is not None else None
+        self._heads = Heads(loop, self._head_read, self._head_gone)
         self._stalled: asyncio.TimerHandle | None = None
         self._next_id = 1
         self._said_full_at = 0.0
+        self._said_policy_at = 0.0
+        self.max_connections = 0  # over all workers; above it connections are dropped. 0: no limit
+        self.on_drop: Callable[[Any, Any], None] | None = None  # called with the local and the remote address
         self.accepted = 0
-        self.dealt_again = 0
 
     @property
     def waiting(self) -> int:
         """Connections that the primary holds because nobody can take them now."""
-        return len(self._pending)
+        return self._heads.count + sum(len(door.pending) + door.queued for door in self._doors())
+
+    def _doors(self) -> set[Door]:
+        return set(self._door_of.values())
 
     # -- listening sockets ---------------------------------------------------------------------------------------------
-    def listen(self, sock: socket.socket, listener: int) -> None:
-        """Accept from this socket whenever somebody can take a connection."""
-        if sock.fileno() not in self._sources:
-            self._sources[sock.fileno()] = (sock, listener)
-            if self._reading:
-                self._loop.add_reader(sock, self._accept, sock, listener)
-            self._update_reading()
+    def door(self, policy: Policy) -> Door:
+        """Make a door: listening sockets that only those workers serve that `join` it."""
+        return Door(policy)
+
+    def listen(self, sock: socket.socket, listener: int, door: Door | None = None) -> None:
+        """Accept from this socket whenever somebody can take a connection. `listener` is its index in records."""
+        door = door or self._common
+        assert door is not None
+        self._door_of[listener] = door
+        if sock.fileno() not in door.sources:
+            door.sources[sock.fileno()] = (sock, listener)
+            door.locals[listener] = sock.getsockname()
+            if door.reading:
+                self._loop.add_reader(sock, self._accept, sock, listener, door)
+            self._update_reading(door)
 
     def unlisten(self, sock: socket.socket) -> None:
         """Leave this socket alone (a worker accepts from it, or it is going to be closed)."""
-        if self._sources.pop(sock.fileno(), None) is not None and self._reading:
-            self._loop.remove_reader(sock)
+        for door in self._doors():
+            if door.sources.pop(sock.fileno(), None) is not None and door.reading:
+                self._loop.remove_reader(sock)
 
     def is_listening(self, sock: socket.socket) -> bool:
         """Whether this socket is accepted from."""
-        return sock.fileno() in self._sources
+        return any(sock.fileno() in door.sources for door in self._doors())
+
+    def forget(self, listener: int) -> None:
+        """The listening socket with this index is gone for good: what waits behind its door is closed."""
+        door = self._door_of.pop(listener, None)
+        if door is not None and door not in self._doors():
+            for account in list(door.members):
+                self._requeue(account)
+                door.leave(account)
+            while door.pending:
+                os.close(door.pending.popleft()[0])
 
     def empty_backlog(self) -> None:
         """Accept everything that has arrived, because the listening sockets are going to be closed."""
-        for sock, listener in list(self._sources.values()):
-            for _ in range(limits.BACKLOG):
-                try:
-                    descriptor, _peer = sock._accept()  # type: ignore[attr-defined]
-                except OSError:
-                    break
-                self.accepted += 1
-                self._pending.append((descriptor, listener, 0, b""))
+        for door in self._doors():
+            for sock, listener in list(door.sources.values()):
+                for _ in range(limits.BACKLOG):
+                    try:
+                        descriptor, _peer = sock._accept()  # type: ignore[attr-defined]
+                    except OSError:
+                        break
+                    self.accepted += 1
+                    self._wait((descriptor, listener, 0, b""))
+        self._heads.hand_on_all()
         self._deal_pending()
 
-    def _update_reading(self) -> None:
-        wanted = bool(self._eligible) and self._stalled is None
-        if wanted != self._reading:
-            self._reading = wanted
-            for sock, listener in self._sources.values():
+    def _update_reading(self, door: Door) -> None:
+        undecided = door.queued + self._heads.count
+        wanted = bool(door.eligible) and self._stalled is None and undecided < self._max_undecided
+        if wanted != door.reading:
+            door.reading = wanted
+            for sock, listener in door.sources.values():
                 if wanted:
-                    self._loop.add_reader(sock, self._accept, sock, listener)
+                    self._loop.add_reader(sock, self._accept, sock, listener, door)
                 else:
                     self._loop.remove_reader(sock)
 
     # -- workers -------------------------------------------------------------------------------------------------------
-    def add(self, number: int, end: HandoffSocket, theirs: HandoffSocket) -> Link:
+    def add(
+        self, number: int, end: HandoffSocket, theirs: HandoffSocket, *, seat: int = 0, page: Page | None = None
+    ) -> Link:
         """Take a worker on; it gets nothing until `open`."""
-        link = self._links[number] = Link(number, end, theirs, self._credit)
+        link = self._links[number] = Link(number, end, theirs, self._credit, seat, page)
         self._loop.add_reader(end.sock, self._heard, link)
+        if self._common is not None:
+            self._common.join(link)
         return link
 
-    def open(self, number: int, capacity: int | None = None) -> None:
+    def join(self, number: int, door: Door) -> None:
+        """Let a worker serve the listening sockets of a door."""
+        link = self._links.get(number)
+        if link is not None:
+            door.join(link)
+            self._update_reading(door)
+            self._deal_pending()
+
+    def leave(self, number: int, door: Door) -> None:
+        """Let it serve them no more. What it has received of them and does not want, it gives back."""
+        link = self._links.get(number)
+        if link is not None:
+            self._requeue(link)
+            door.leave(link)
+            self._deal_pending()
+            self._update_reading(door)
+
+    def open(self, number: int, capacity: int | None = None, seat: int | None = None) -> None:
         """Let a worker have connections, at most `capacity` at once."""
         link = self._links.get(number)
         if link is not None:
             link.is_open = True
             if capacity is not None:
                 link.capacity = max(1, capacity)
+            if seat is not None:
+                link.seat = seat
             self._list(link)
             self._deal_pending()
 
@@ -143,11 +191,12 @@ class Dealer:
         link = self._links.get(number)
         if link is not None:
             link.is_open = False
-            self._unlist(link)
+            link.unlist()
+            self._requeue(link)
             if pull_back:
                 self._take_back(link)
-                self._deal_pending()
-            self._update_reading()
+            self._deal_pending()
+            self._update_all(link)
 
     def bury(self, number: int) -> None:
         """A worker is dead: deal again what it never read from, close the rest."""
@@ -155,68 +204,116 @@ class Dealer:
         if link is None:
             return
         link.is_open = False
-        self._unlist(link)
+        link.unlist()
         self._loop.remove_reader(link.end.sock)
         while self._hear_one(link):
             pass
+        self._requeue(link)
         self._take_back(link)
         self._held -= len(link.held)
         for waiting in link.held.values():
-            if was_read(waiting[0]):
+            if was_read(waiting[0], len(waiting[3])):
                 os.close(waiting[0])
             else:
                 self.dealt_again += 1
-                self._pending.append(waiting)
+                self._wait(waiting)
         link.held.clear()
         link.close()
+        groups = list(link.groups)
+        for group in groups:
+            group.leave(link)
         self._deal_pending()
-        self._update_reading()
+        for group in groups:
+            self._update_reading(group)  # type: ignore[arg-type]
 
     def retry(self) -> None:
         """Time has passed: try again what found no room."""
         for link in self._links.values():
-            if link.congested or link.unsent:
+            if link.congested or link.unsent or link.refusing:
                 link.retry()
                 self._list(link)
+                self._update_all(link)
+        now = time.monotonic()
+        if self._heads.count:
+            self._heads.look(now)
+        for door in self._doors():
+            if door.pending and door.needs_head:
+                self._look_for_somebody(door, now)
         self._deal_pending()
+
+    def _look_for_somebody(self, door: Door, now: float) -> None:
+        """Requests that were read cannot go back into the backlog: when nobody comes to take them, say so."""
+        if any(account.has_room for account in door.members):
+            door.nobody_since = None
+        elif door.nobody_since is None:
+            door.nobody_since = now
+        elif now - door.nobody_since >= limits.NOBODY_READY_S:
+            from .._wire.http1 import error_reply
+
+            reply = error_reply(503, b"", retry_after_s=1)
+            for _ in range(len(door.pending)):
+                waiting = door.pending.popleft()
+                if waiting[3]:
+                    refuse(waiting[0], reply)
+                else:
+                    door.pending.append(waiting)
 
     def shut(self) -> None:
         """Close everything."""
-        for sock, _ in list(self._sources.values()):
-            self.unlisten(sock)
+        for door in self._doors():
+            for sock, _ in list(door.sources.values()):
+                self.unlisten(sock)
+        self._heads.shut()
         for number in list(self._links):
             self.bury(number)
-        while self._pending:
-            os.close(self._pending.popleft()[0])
+        for door in self._doors():
+            while door.pending:
+                os.close(door.pending.popleft()[0])
         if self._stalled is not None:
             self._stalled.cancel()
 
     def _list(self, link: Link) -> None:
-        if not link.listed and link.may_be_picked:
-            link.listed = True
-            insort(self._eligible, link, key=_by_number)
-            if not self._reading:
-                self._update_reading()
+        """Offer a worker, if it may be picked now; first it gets what has waited for it."""
+        if link.list():
+            if link.queue:
+                self._serve_queue(link)
+            self._update_all(link)
 
-    def _unlist(self, link: Link) -> None:
-        if link.listed:
-            link.listed = False
-            self._eligible.remove(link)
+    def _update_all(self, account: Account) -> None:
+        for group in account.groups:
+            self._update_reading(group)  # type: ignore[arg-type]  # all groups here are doors
+
+    def _serve_queue(self, link: Link) -> None:
+        touched: list[Link] = []
+        while link.queue and link.may_be_picked:
+            waiting = link.queue.popleft()
+            self._door_of[waiting[1]].queued -= 1
+            self._put(link, waiting, touched)
+        self._flush(touched)
+
+    def _requeue(self, link: Link) -> None:
+        """What waits for this worker is anybody's."""
+        while link.queue:
+            waiting = link.queue.popleft()
+            if (door := self._door_of.get(waiting[1])) is not None:
+                door.queued -= 1
+            self._wait(waiting)
 
     def _take_back(self, link: Link) -> None:
         held = len(link.held)
         pulled = link.pull_back()
         self._held -= held - len(link.held)
         self.dealt_again += len(pulled)
-        self._pending.extend(pulled)
+        for waiting in pulled:
+            self._wait(waiting)
 
     # -- accepting and dealing: the hot path ---------------------------------------------------------------------------
-    def _accept(self, sock: Any, listener: int) -> None:
+    def _accept(self, sock: Any, listener: int, door: Door) -> None:
         accept = sock._accept
         touched: list[Link] = []
-        eligible = self._eligible
+        eligible = door.eligible
         for _ in range(limits.ACCEPT_BATCH):
-            if not eligible:
+            if not eligible or not door.reading:
                 break
             try:
                 descriptor, peer = accept()
@@ -230,44 +327,67 @@ class Dealer:
                 self._cannot_accept(error)
                 break
             self.accepted += 1
-            self._deal((descriptor, listener, 0, b""), peer, touched)
+            if self.max_connections and self._is_full():
+                self._drop(descriptor, sock.getsockname(), peer)
+            elif door.needs_head:
+                self._heads.begin(descriptor, listener, peer, sock.family)
+                self._update_reading(door)
+            else:
+                self._deal((descriptor, listener, 0, b""), peer, touched, door)
         self._flush(touched)
-        if self._pending:  # somebody's socket was full: another one may have room
+        if self._busy:  # somebody's socket was full: another one may have room
             self._deal_pending()
 
-    def _deal(self, waiting: Waiting, peer: Any, touched: list[Link]) -> None:
-        """Choose a worker and put the connection into its batch. There is at least one to choose from."""
-        eligible = self._eligible
-        link = eligible[0] if len(eligible) == 1 else self._pick(waiting, peer)
+    def _deal(self, waiting: Waiting, peer: Any, touched: list[Link], door: Door) -> None:
+        """Choose a worker and put the connection into its batch, or its queue. There is one to choose from."""
+        eligible = door.eligible
+        link = eligible[0] if len(eligible) == 1 and not door.waits else self._pick(waiting, peer, door)
+        if link.listed:
+            self._put(link, waiting, touched)
+        else:
+            link.queue.append(waiting)
+            door.queued += 1
+            self._update_reading(door)
+
+    def _put(self, link: Link, waiting: Waiting, touched: list[Link]) -> None:
         number = self._next_id
         self._next_id = number + 1
+        descriptor, listener, flags, prefix = waiting
+        if prefix:
+            if link.batch_bytes + len(prefix) > _BATCH_BYTES:
+                self._flush((link,))
+            link.batch_bytes += len(prefix)
         if not link.batch:
             touched.append(link)
-        descriptor, listener, flags, prefix = waiting
         link.batch.append((number, listener, flags, prefix))
         link.batch_descriptors.append(descriptor)
         link.held[number] = waiting
-        link.connections += 1
-        link.free -= 1
-        if not link.free or link.connections >= link.capacity:
-            self._unlist(link)
+        link.dealt()
         self._held += 1
 
-    def _pick(self, waiting: Waiting, peer: Any) -> Link:
-        view = ConnectionView(waiting[1], peer, waiting[3]) if self._looks else None
+    def _pick(self, waiting: Waiting, peer: Any, door: Door) -> Link:
+        descriptor, listener, _, head = waiting
+        view = None
+        if door.looks:
+            local = door.locals.get(listener)
+            view = ConnectionView(peer_of(descriptor) if peer is None else peer, local, head)
         try:
-            link: Link = self._policy.pick(view, self._eligible)
-            if link.listed:
-                return link
-            log.error("the policy picked a worker that was not offered; the first one is taken")
+            link: Link = door.pick(view)
+            return link
         except Exception:
-            log.exception("the policy failed; the first worker is taken")
-        return self._eligible[0]
+            now = time.monotonic()
+            if now - self._said_policy_at >= 1.0:
+                self._said_policy_at = now
+                log.exception("the policy failed; the first worker is taken")
+        first: Link = door.offered()[0]
+        return first
 
     def _flush(self, touched: Iterable[Link]) -> None:
         for link in touched:
             batch, descriptors = link.batch, link.batch_descriptors
-            link.batch, link.batch_descriptors = [], []
+            if not batch:
+                continue
+            link.batch, link.batch_descriptors, link.batch_bytes = [], [], 0
             try:
                 sent = link.end.send(wire.pack_entries(wire.CONNECTIONS, batch), descriptors)
             except OSError:
@@ -275,36 +395,57 @@ class Dealer:
                 link.is_open = False  # it is dying: its exit comes
             if not sent:
                 link.congested = True
-                self._unlist(link)
+                link.unlist()
                 for entry in reversed(batch):
                     self._undo(link, entry[0])
+            if not link.listed:
+                self._update_all(link)
         while self._held > self._max_held:
             self._drop_oldest()
-        if not self._eligible:
-            self._update_reading()
-
-    def _undo(self, link: Link, number: int) -> None:
-        """A connection did not get to its worker: it is the primary's again."""
-        link.free += 1
-        link.connections -= 1
-        waiting = link.held.pop(number, None)
-        if waiting is not None:
-            self._held -= 1
-            self._pending.appendleft(waiting)
 
     def _deal_pending(self) -> None:
-        pending = self._pending
-        while pending and self._eligible:
+        for door in list(self._busy):
+            pending = door.pending
+            while pending and door.offered():
+                touched: list[Link] = []
+                for _ in range(limits.ACCEPT_BATCH):
+                    if not pending or not door.offered():
+                        break
+                    self._deal(pending.popleft(), None, touched, door)
+                self._flush(touched)
+            if not pending:
+                self._busy.pop(door, None)
+        if self._unanswered:
+            self._answer_returns()
+
+    # -- heads ---------------------------------------------------------------------------------------------------------
+    def _head_read(self, descriptor: int, listener: int, peer: Any, head: bytes) -> None:
+        door = self._door_of.get(listener)
+        if door is None:
+            os.close(descriptor)
+            return
+        waiting = (descriptor, listener, 0, head)
+        if door.offered():
             touched: list[Link] = []
-            for _ in range(limits.ACCEPT_BATCH):
-                if not pending or not self._eligible:
-                    break
-                self._deal(pending.popleft(), None, touched)
+            self._deal(waiting, peer, touched, door)
             self._flush(touched)
-        if not pending and self._unanswered:
-            answers, self._unanswered = self._unanswered, []
-            for link, record in answers:
-                link.send_taken(record)
+        else:
+            self._wait(waiting)
+        self._head_gone(listener)
+
+    def _head_gone(self, listener: int) -> None:
+        door = self._door_of.get(listener)
+        if door is not None and not door.reading:
+            self._update_reading(door)
+
+    # -- limits --------------------------------------------------------------------------------------------------------
+    def _is_full(self) -> bool:
+        return self.waiting + sum(link.connections for link in self._links.values()) >= self.max_connections
+
+    def _drop(self, descriptor: int, local: Any, remote: Any) -> None:
+        os.close(descriptor)
+        if self.on_drop is not None:
+            self.on_drop(local, remote)
 
     def _drop_oldest(self) -> None:
         """Close the oldest duplicate. Those of a batch that was not sent yet are the only copies: flush comes first."""
@@ -331,66 +472,13 @@ class Dealer:
             log.warning("cannot accept connections for now: %s", error.strerror)
         if self._stalled is None:
             self._stalled = self._loop.call_later(limits.ACCEPT_RETRY_S, self._resume_accepting)
-            self._update_reading()
+            for door in self._doors():
+                self._update_reading(door)
 
     def _resume_accepting(self) -> None:
         self._stalled = None
-        self._update_reading()
-
-    # -- what workers answer -------------------------------------------------------------------------------------------
-    def _heard(self, link: Link) -> None:
-        if not self._hear_one(link):
-            return
-        if not link.listed:
-            self._list(link)
-        if self._pending or self._unanswered:
-            self._deal_pending()
-
-    def _hear_one(self, link: Link) -> bool:
-        """Read one record from a worker; False when there is none."""
-        try:
-            got = link.end.receive()
-        except (EOFError, OSError):
-            self._loop.remove_reader(link.end.sock)
-            return False
-        if got is None:
-            return False
-        record, descriptors = got
-        if wire.kind_of(record) == wire.ACKS:
-            self._acknowledged(link, wire.unpack_numbers(record))
-        else:
-            self._returned(link, wire.unpack_entries(record), descriptors)
-        return True
-
-    def _acknowledged(self, link: Link, numbers: Iterable[int]) -> None:
-        held = link.held
-        close: Callable[[int], None] = os.close
-        for value in numbers:
-            number, flags = value >> 3, value & 7
-            if flags & wire.ADOPTED:
-                link.free += 1
-            if flags & wire.CLOSED:
-                link.connections -= 1
-            if flags & (wire.RELEASED | wire.CLOSED):
-                waiting = held.pop(number, None)
-                if waiting is not None:
-                    self._held -= 1
-                    close(waiting[0])
-            elif not flags:  # NOT_RECEIVED: the worker has no descriptor left
-                self._undo(link, number)
-                link.congested = True
-                self._unlist(link)
-
-    def _returned(self, link: Link, entries: list[wire.Entry], descriptors: list[int]) -> None:
-        """A draining worker gives connections back: they wait for the next generation like any other."""
-        answers = []
-        for index, (number, listener, flags, prefix) in enumerate(entries):
-            arrived = index < len(descriptors)
-            answers.append(number << 1 | arrived)
-            if arrived:
-                self._pending.append((descriptors[index], listener, flags, prefix))
-        # Answered when they have found a place: until then the worker sends no more than it has under way.
-        self._unanswered.append((link, wire.pack_numbers(wire.TAKEN, answers)))
+        for door in self._doors():
+            self._update_reading(door)
 
     # -- looking -------------------------------------------------------------------------------------------------------
     def links(self) -> dict[int, Link]:

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
@@ -86,10 +86,17 @@ class Intake:
 
     Args:
         families: the address family of each listener, by index.
+        before_flush: called before acknowledgements go out: who is told that a connection has spoken may look at once
+            how many requests there are now.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, end: HandoffSocket, service: Service, families: tuple[int, ...]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        end: HandoffSocket,
+        service: Service,
+        families: tuple[int, ...],
+        before_flush: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
         self.acks: dict[int, int] = {}  # by connection: what was not told yet
@@ -97,6 +104,7 @@ class Intake:
         self.flushed_at = 0.0  # when they last did
         self._end = end
         self._service = service
+        self._before_flush = before_flush
         self._families = families
         self._is_unix = tuple(family == getattr(socket, "AF_UNIX", None) for family in families)
         self._is_uvloop = type(loop).__module__.startswith("uvloop")
@@ -176,6 +184,8 @@ class Intake:
         acks = self.acks
         if not acks or self._closed:
             return
+        if self._before_flush is not None:
+            self._before_flush()
         numbers = [number << 3 | flags for number, flags in acks.items()]
         acks.clear()
         try:

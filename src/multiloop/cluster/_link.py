@@ -1,13 +1,10 @@
-"""The primary's end of one worker's handoff: its credit, and the connections of which the primary keeps a duplicate.
+"""The primary's end of one worker's handoff: its account, its socket, and the connections of which a duplicate is kept.
 
-What lives here: `Link` (accounts and records), `was_read` (what the kernel knows of a connection). What must not:
-choosing a worker, accepting (`_dealer`).
+What lives here: `Link`, and what the kernel knows of a connection (`was_read`, `peer_of`). What must not: choosing a
+worker (`_dealing`), accepting (`_dealer`).
 
-Each connection that was dealt is in three accounts until the worker says otherwise:
-
-    credit        taken by the deal, given back by ADOPTED (or when it never arrived, or was pulled back)
-    connections   counted by the deal, until CLOSED
-    held          the primary's duplicate, until RELEASED (first byte read, or closed), or dropped because of the cap
+Besides the two counts of its account, a connection that was dealt is *held*: the primary keeps its duplicate until the
+worker says RELEASED (first byte read, or closed), or drops it because of the cap.
 
 When a worker dies, what lay unreceived in its socket is pulled back, and of the held ones those from which nothing was
 read are dealt again. For TCP the kernel knows exactly; for Unix sockets the worker says so at once (no gathering).
@@ -19,10 +16,14 @@ import os
 import socket
 import struct
 import sys
+from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
+from ._dealing import Account
+from ._page import Page
 
 _TCP_INFO_SIZE = 136  # up to and with tcpi_bytes_received
 _BYTES_RECEIVED = struct.Struct("=Q")
@@ -35,46 +36,40 @@ _CLOSED_BY_PEER = (6, 8, 9, 11)  # TCP states after the FIN of the peer, which c
 Waiting = tuple[int, int, int, bytes]
 
 
-class Link:
-    """One worker, as the dealer sees it; also what a policy sees (number, connections, requests)."""
+class Link(Account):
+    """One worker, as the dealer sees it.
 
-    __slots__ = (
-        "batch",
-        "batch_descriptors",
-        "capacity",
-        "congested",
-        "connections",
-        "end",
-        "free",
-        "held",
-        "is_open",
-        "listed",
-        "number",
-        "requests",
-        "theirs",
-        "unsent",
-    )
+    Args:
+        theirs: a copy of the worker's end, for pulling back.
+        page: what it says of its requests; without one, its connections count as requests.
+    """
 
-    def __init__(self, number: int, end: HandoffSocket, theirs: HandoffSocket, credit: int) -> None:
-        self.number = number
+    __slots__ = ("batch", "batch_bytes", "batch_descriptors", "end", "held", "page", "queue", "theirs", "unsent")
+
+    def __init__(
+        self,
+        number: int,
+        end: HandoffSocket,
+        theirs: HandoffSocket,
+        credit: int,
+        seat: int = 0,
+        page: Page | None = None,
+    ) -> None:
+        super().__init__(number, credit, seat)
         self.end = end
-        self.theirs = theirs  # a copy of the worker's end, for pulling back
-        self.free = credit
-        self.capacity = sys.maxsize
-        self.connections = 0
-        self.requests = 0
+        self.theirs = theirs
+        self.page = page
         self.held: dict[int, Waiting] = {}  # by id, oldest first
         self.batch: list[wire.Entry] = []
         self.batch_descriptors: list[int] = []
+        self.batch_bytes = 0  # of prefixes
+        self.queue: deque[Waiting] = deque()  # they wait for this worker and no other
         self.unsent: list[bytes] = []  # TAKEN records that found no room
-        self.is_open = False  # the supervisor lets it have connections
-        self.congested = False  # its socket or its table of descriptors is full: try again later
-        self.listed = False  # the dealer's: among those that may be picked
 
     @property
-    def may_be_picked(self) -> bool:
-        """Whether the next connection may go to this worker."""
-        return self.is_open and self.free > 0 and self.connections < self.capacity and not self.congested
+    def requests(self) -> int:
+        """Requests in progress, as of a moment ago, and connections that have not said anything yet."""
+        return self.page.requests() + len(self.held) if self.page is not None else self.connections
 
     def send_taken(self, record: bytes) -> None:
         """Acknowledge connections that came back; kept for later when there is no room."""
@@ -91,6 +86,7 @@ class Link:
         for record in unsent:
             self.send_taken(record)
         self.congested = False
+        self.forgive()
 
     def pull_back(self) -> list[Waiting]:
         """Receive what the worker has not received. The kernel makes it ours alone."""
@@ -114,8 +110,7 @@ class Link:
 
     def _pulled(self, entries: list[wire.Entry], descriptors: list[int]) -> Iterator[Waiting]:
         for index, (number, listener, flags, prefix) in enumerate(entries):
-            self.free += 1
-            self.connections -= 1
+            self.undone()
             held = self.held.pop(number, None)
             arrived = descriptors[index] if index < len(descriptors) else -1
             if held is not None:
@@ -131,8 +126,12 @@ class Link:
         self.theirs.close()
 
 
-def was_read(descriptor: int) -> bool:
-    """Say whether anybody has read from a connection. In doubt True: then it is closed, not dealt again."""
+def was_read(descriptor: int, by_us: int = 0) -> bool:
+    """Say whether a worker has read from a connection. In doubt True: then it is closed, not dealt again.
+
+    Args:
+        by_us: how many bytes the primary itself has read.
+    """
     import fcntl
     import termios
 
@@ -150,7 +149,19 @@ def was_read(descriptor: int) -> bool:
         return True
     if len(info) < _TCP_INFO_SIZE:
         return int.from_bytes(waiting, sys.byteorder) == 0  # an old kernel, or not Linux
-    received = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0]
+    received = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0] - by_us
     if info[0] in _CLOSED_BY_PEER:
         received -= 1
     return bool(received > int.from_bytes(waiting, sys.byteorder))
+
+
+def peer_of(descriptor: int) -> Any:
+    """Return the client's address as accept() would give it; None when it is gone."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+        try:
+            return sock.getpeername()
+        finally:
+            sock.detach()
+    except OSError:
+        return None

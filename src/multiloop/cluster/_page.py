@@ -5,6 +5,8 @@ What lives here: `Page`, used by both ends. What must not: what a missed heartbe
 The worker's loop writes the time of its last turn (CLOCK_MONOTONIC is one clock for all processes); the primary looks
 when it likes. So a heartbeat costs no message and no wake-up, and a worker that is stopped needs no one to say so.
 
+Beside it stands how many requests are in progress there, for policies that ask.
+
 A side thread writes another time, each half second: it tells a loop that Python code blocks (the worker's own watchdog
 reports that) from C code that holds the interpreter's lock, under which nothing in the worker can report anything.
 
@@ -19,6 +21,8 @@ import os
 import struct
 
 _BEAT = struct.Struct("<d")
+_COUNT = struct.Struct("<q")
+_THREAD_BEAT_AT, _REQUESTS_AT = 8, 16
 _SIZE = mmap.PAGESIZE
 _MAX_STACK_BYTES = 64 * 1024
 
@@ -61,11 +65,20 @@ class Page:
 
     def thread_beat(self, now: float) -> None:
         """Say that a side thread could run Python code at this time."""
-        _BEAT.pack_into(self._map, _BEAT.size, now)
+        _BEAT.pack_into(self._map, _THREAD_BEAT_AT, now)
 
     def last_thread_beat(self) -> float:
         """Return when a side thread last ran; 0.0 when it never did."""
-        value: float = _BEAT.unpack_from(self._map, _BEAT.size)[0]
+        value: float = _BEAT.unpack_from(self._map, _THREAD_BEAT_AT)[0]
+        return value
+
+    def set_requests(self, count: int) -> None:
+        """Say how many requests are in progress."""
+        _COUNT.pack_into(self._map, _REQUESTS_AT, count)
+
+    def requests(self) -> int:
+        """Return how many requests were in progress when the worker last said so."""
+        value: int = _COUNT.unpack_from(self._map, _REQUESTS_AT)[0]
         return value
 
     def take_stack(self) -> str:

@@ -53,7 +53,7 @@ def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SER
     """
     applications = (settings, *more)
     for one in applications:
-        make_policy(one.supervisor.policy)
+        make_policy(one.supervisor.policy, one.target.app_dir)
     set_umask(settings.process)
     notifier = Notifier()
     listeners: list[list[Listener]] = []

@@ -34,7 +34,7 @@ class SupervisorSettings:
     """How many workers, who gets the next connection, and when a worker is started, given up, replaced or ended."""
 
     workers: int = 1  # 0: one process without the cluster (cli._single)
-    policy: str = "round_robin"  # round_robin | least_connections | reuse_port | shared
+    policy: str = "round_robin"  # a name that `_policy.make_policy` takes
     standby: int = 0
     startup_timeout: float = limits.STARTUP_TIMEOUT_S
     hang_timeout: float = limits.HANG_TIMEOUT_S

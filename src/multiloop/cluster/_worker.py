@@ -39,6 +39,7 @@ from ._failure import describe
 from ._intake import Intake
 from ._log_sender import LogSender
 from ._page import Page
+from ._policy import asks_for_requests
 from ._service import Service, find_factory
 from ._title import set_title
 
@@ -200,13 +201,17 @@ class Worker:
             self._finish(_EXIT_NEVER_READY)
             return
         self._service = service
-        self._intake = Intake(self._loop, self._handoff, service, start.families)
+        asks = asks_for_requests(start.settings.supervisor.policy)
+        say_load = self._say_load if asks else None
+        self._intake = Intake(self._loop, self._handoff, service, start.families, say_load)
         self._is_ready = True
         health.watch()
         gc.collect()
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
         self._beat()
+        if asks:
+            self._load_beat()
         self._channel.send(wire.Ready(_capacity(), description))
 
     def _prepare(self, start: wire.Start) -> None:
@@ -228,6 +233,16 @@ class Worker:
         is_time = self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1
         if is_time and self._service is not None and not self._channel.buffered_bytes:  # else the primary is stopped
             self._channel.send(wire.Report(_rss_bytes(), self._service.statistics()))
+
+    def _say_load(self) -> None:
+        """Tell a policy that asks how much there is to do here."""
+        if self._service is not None:
+            self._page.set_requests(self._service.statistics().active_requests)
+
+    def _load_beat(self) -> None:
+        self._say_load()
+        if not self._done.done():
+            self._loop.call_later(limits.LOAD_INTERVAL_S, self._load_beat)
 
     def _on_listen(self, listen: wire.Listen, descriptors: tuple[int, ...]) -> None:
         if self._service is None or self._leaving is not None:
