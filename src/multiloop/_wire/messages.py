@@ -30,6 +30,7 @@ class Start(NamedTuple):
     families: tuple[int, ...]  # and its address family
     factory: str  # "module:function" that makes the service
     argv: tuple[str, ...]  # the primary's command line, for applications that look at it
+    workers: int  # how many share the machine, this one included
     label: str = ""  # what its lines in the log name beside its number: the application, when there are several
 
 

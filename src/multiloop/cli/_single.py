@@ -23,11 +23,13 @@ from ..cluster._failure import describe
 from ..cluster._host import made_files, prepared
 from ..cluster._listeners import Listener, close_listeners, open_listeners
 from ..cluster._notify import Notifier
+from ..cluster._service import cut, finished
 from ..cluster._settings import ServeSettings
 from ..cluster._title import set_title
 from ..http._service import HttpService
 from ..http._target import Interface
 from ..loop import loop_factory
+from ..pool import inside_server
 from ._application import NEVER_READY, load_application
 
 log = logging.getLogger("multiloop.cli")
@@ -41,6 +43,7 @@ def serve(settings: ServeSettings) -> int:
     set_title(f"multiloop: {settings.called}")
     os.environ.update(worker_environment(settings, 0, 0))
     notifier = Notifier()
+    inside_server(1)
     listeners = open_listeners(settings.listen)
     try:
         with prepared(settings.process, made_files(settings, [listeners])):
@@ -128,14 +131,14 @@ class _Single:
     async def _end(self, service: HttpService) -> None:
         """Finish what was begun, for as long as --grace allows and nobody says again that it shall end."""
         service.begin_drain(None)
-        waits = [asyncio.create_task(service.drained()), asyncio.create_task(self._stop_now.wait())]
+        waits = [asyncio.create_task(finished(service)), asyncio.create_task(self._stop_now.wait())]
         _, pending = await asyncio.wait(
             waits, timeout=self._settings.supervisor.grace, return_when=asyncio.FIRST_COMPLETED
         )
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        service.close_now()
+        cut(service)
         await service.stop()
 
     def _take_signals(self) -> contextlib.ExitStack:

@@ -57,6 +57,9 @@ class Host(Protocol):
     def app_ended(self, app: App, code: int) -> None:
         """All its workers are gone."""
 
+    def count_workers(self) -> int:
+        """How many workers all applications have together."""
+
 
 class App:
     """One application.
@@ -159,6 +162,7 @@ class App:
             families=tuple(listener.sock.family for listener in self.listeners),
             factory=self._factory,
             argv=tuple(sys.argv),
+            workers=self._host.count_workers(),
             label=self.label,
         )
         environment = worker_environment(self.settings, action.number, action.slot)

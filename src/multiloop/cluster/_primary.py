@@ -142,6 +142,10 @@ class Primary:
         """A worker of it is ready."""
         self._say_ready()
 
+    def count_workers(self) -> int:
+        """How many workers all applications have together: what they share the machine by."""
+        return sum(len(app.supervisor.slots) for app in self.apps)
+
     def app_failed_to_boot(self, app: App, code: int) -> None:
         """No worker of it could start: the others go on. If none can start, that is the end."""
         if any(one.supervisor.booted or one.boot_code is None for one in self.apps):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,6 +67,24 @@ def find_factory(path: str) -> Factory:
     return found
 
 
+async def finished(service: Service) -> None:
+    """Wait until a service that drains has no connection left, and this process's pools no task."""
+    await service.drained()
+    if "multiloop.pool._pools" in sys.modules:
+        from ..pool._pools import settled
+
+        await settled()
+
+
+def cut(service: Service) -> None:
+    """The grace is over: cut the connections that are left, and stop the tasks of this process's pools."""
+    service.close_now()
+    if "multiloop.pool._pools" in sys.modules:
+        from ..pool._pools import stop_tasks
+
+        stop_tasks()
+
+
 def http_service(settings: ServeSettings, listeners: tuple[str, ...]) -> tuple[Service, str]:
     """Import the target and make the HTTP server for it; returns it and how the target is called.
 
@@ -77,8 +96,6 @@ def http_service(settings: ServeSettings, listeners: tuple[str, ...]) -> tuple[S
     from ..http._service import HttpService
 
     if interface is Interface.WSGI:
-        import sys
-
         from .._limits import WSGI_SWITCH_INTERVAL_S
 
         sys.setswitchinterval(WSGI_SWITCH_INTERVAL_S)

@@ -34,13 +34,14 @@ from .._wire import messages as wire
 from ..ipc import Channel, ChannelEnds
 from ..ipc._handoff import HandoffSocket
 from ..loop import loop_factory
+from ..pool import inside_server
 from ._acceptor import Acceptor
 from ._failure import describe
 from ._intake import Intake
 from ._log_sender import LogSender
 from ._page import Page
 from ._policy import asks_for_requests
-from ._service import Service, find_factory
+from ._service import Service, cut, find_factory, finished
 from ._title import set_title
 
 log = logging.getLogger("multiloop.cluster")
@@ -217,6 +218,7 @@ class Worker:
     def _prepare(self, start: wire.Start) -> None:
         settings = start.settings
         sys.argv[:] = start.argv
+        inside_server(start.workers)
         logs.configure(settings.logs, worker=start.number, label=start.label)
         set_title(f"multiloop: worker {start.number} ({settings.called})")
         if settings.env_file is not None:
@@ -287,8 +289,8 @@ class Worker:
                 self._acceptor.close()
             intake.read_all()
             service.begin_drain(intake.give_back if give_back else None)
-            await _first_of(grace_s, service.drained(), self._cut.wait())
-            service.close_now()
+            await _first_of(grace_s, finished(service), self._cut.wait())
+            cut(service)
             await _first_of(_CUT_S, service.drained())
             await _first_of(_LAST_WORDS_S, intake.settle())
             await service.stop()

@@ -103,6 +103,12 @@ class Core:
         """Why no worker can start, None when all is well."""
         return None if self.engine is None else self.engine.broken
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a task waits or runs."""
+        engine = self.engine
+        return engine is not None and bool(engine.queued or engine.running)
+
     # -- tasks -----------------------------------------------------------------------------------------------------
     def run(
         self,

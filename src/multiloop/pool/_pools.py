@@ -5,12 +5,15 @@ What lives here: the set of them and the two hooks. What must not: one pool's ow
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._core import Core
+
+_SETTLE_S = 0.02  # between two looks whether the pools are done
 
 _active: set[Core] = set()
 
@@ -35,6 +38,19 @@ def discard(core: Core) -> None:
 def active() -> list[Core]:
     """Return the pools that have an engine."""
     return list(_active)
+
+
+async def settled() -> None:
+    """Wait until no pool of this process has a task that waits or runs."""
+    while any(core.is_busy for core in active()):
+        await asyncio.sleep(_SETTLE_S)
+
+
+def stop_tasks() -> None:
+    """Close every pool of this process that has unfinished tasks, and stop these: a server's grace is over."""
+    for core in active():
+        if core.is_busy:
+            core.close(lambda: None, cancel_waiting=True, force=True)
 
 
 def is_program_over() -> bool:
