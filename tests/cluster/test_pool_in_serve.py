@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.cluster.harness import ask, is_alive, receive, send, serving
-from tests.support import wait_until
 
 from multiloop.pool import usable_cores
+from tests.cluster.harness import ask, is_alive, receive, send, serving
+from tests.support import wait_until
 
 APP = """
 import os, pathlib, time

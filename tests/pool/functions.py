@@ -21,6 +21,10 @@ def identity(value: Any = None) -> Any:
     return value
 
 
+def call(function: Any, *args: Any) -> Any:
+    return function(*args)
+
+
 def add(left: int, right: int = 0) -> int:
     return left + right
 

@@ -23,6 +23,7 @@ HAS_SUITE = sys.version_info >= (3, 13) and importlib.util.find_spec("test.test_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not HAS_SUITE, reason="the suite ships with CPython 3.13 and later")
 def test_the_suite_of_cpython_passes() -> None:
     done = subprocess.run(

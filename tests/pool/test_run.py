@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import resource
+import sys
 import threading
 import time
 import traceback
@@ -566,3 +567,49 @@ def test_an_offloaded_function_is_awaited() -> None:
     assert multiloop.run(main) == (8, 16)
     assert doubled.__doc__ == "Twice."
     assert doubled.__wrapped__(2) == 4
+
+
+class Scale:
+    """Offloaded functions that belong to a class."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    @pool.offloaded
+    def times(self, value: int) -> int:
+        return self.factor * value
+
+    @classmethod
+    @pool.offloaded
+    def named(cls, value: int) -> tuple[str, int]:
+        return cls.__name__, value
+
+    @staticmethod
+    @pool.offloaded
+    def same(value: int) -> int:
+        return value
+
+
+def test_offloaded_methods_are_awaited_and_an_offloaded_function_travels_by_its_name() -> None:
+    async def main() -> Any:
+        assert await Scale(3).times(4) == 12
+        assert await Scale.named(5) == ("Scale", 5)
+        assert await Scale.same(6) == 6
+        assert await pool.run(work.identity, doubled) is doubled
+        assert await pool.run(work.call, doubled, 4) == 8
+
+    multiloop.run(main)
+
+
+def test_an_offloaded_function_that_no_worker_finds_is_refused_by_the_call(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+
+    @pool.offloaded
+    def inside(value: int) -> int:
+        return value
+
+    async def main() -> Any:
+        with pytest.raises(NotSendable, match=r"the function .*inside .*top level"):
+            inside(4)
+
+    multiloop.run(main)

@@ -135,11 +135,13 @@ class Calls:
 
     def _definition(self, target: Any) -> bytes | None:
         """Return the pickle that names a function, None where it has to travel with each call."""
-        wrapped = getattr(target, "_multiloop_offloaded", None)
+        original = getattr(target, "_multiloop_offloaded", None)
         try:
-            if wrapped is not None:
-                return _pickle.dumps(wrapped, 5)
-            return _pickle.dumps(target, 5) if _is_importable(target) else None
+            if original is None:
+                return _pickle.dumps(target, 5) if _is_importable(target) else None
+            function = target.__wrapped__
+            found = _is_importable(function) and original.leads_to(function)
+            return _pickle.dumps(original, 5) if found else None
         except Exception:
             return None  # not what its module has under that name
 
@@ -190,6 +192,8 @@ class _ByValue:
 
 def _sendable(target: Any, name: str) -> Any:
     """Return what stands for a callable in the pickle of its call."""
+    if hasattr(target, "_multiloop_offloaded"):
+        target = target.__wrapped__
     if describe_main() is not None or getattr(_innermost(target), "__module__", None) != "__main__":
         try:
             _pickle.dumps(target, 5)

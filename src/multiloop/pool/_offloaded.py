@@ -23,14 +23,24 @@ class _Original:
     def __init__(self, module: str, qualified_name: str) -> None:
         self._where = (module, qualified_name)
 
+    def leads_to(self, function: Any) -> bool:
+        """Whether a worker finds the function by this name: not one that was made inside another."""
+        try:
+            return _find_original(*self._where) is function
+        except (ImportError, AttributeError, KeyError):
+            return False
+
     def __reduce__(self) -> Any:
         return _find_original, self._where
 
 
 def _find_original(module: str, qualified_name: str) -> Any:
-    found: Any = import_module(module)
-    for part in qualified_name.split("."):
-        found = getattr(found, part)
+    *path, name = qualified_name.split(".")
+    place: Any = import_module(module)
+    for part in path:
+        place = getattr(place, part)
+    found = vars(place)[name] if isinstance(place, type) else getattr(place, name)
+    found = getattr(found, "__func__", found)  # of a class method or static method
     return getattr(found, "__wrapped__", found)
 
 
@@ -63,6 +73,9 @@ class Offloaded(Generic[P, T]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__wrapped__.__qualname__  # as a function: by its name
 
     def __repr__(self) -> str:
         return f"<offloaded {self.__wrapped__!r}>"

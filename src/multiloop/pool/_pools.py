@@ -42,7 +42,9 @@ def active() -> list[Core]:
 
 async def settled() -> None:
     """Wait until no pool of this process has a task that waits or runs."""
-    while any(core.is_busy for core in active()):
+    while True:  # pools work on several threads and loops: looking is simpler than being told
+        if not any(core.is_busy for core in active()):
+            return
         await asyncio.sleep(_SETTLE_S)
 
 

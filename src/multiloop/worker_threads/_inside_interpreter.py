@@ -6,6 +6,7 @@ side that starts it (`_interpreter`).
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Callable
@@ -30,7 +31,17 @@ def settle_in(plan: Plan) -> Callable[[], None]:
     sys.stdin = _reader(plan.stdin)
     sys.stdout = _writer(plan.stdout, sys.stdout)
     sys.stderr = _writer(plan.stderr, sys.stderr)
+    own = [sys.stdin, *(each for each, fd in ((sys.stdout, plan.stdout), (sys.stderr, plan.stderr)) if fd >= 0)]
+    atexit.register(_close, own)  # the first to be registered is the last to be called
     return Leash(plan.leash).let_go
+
+
+def _close(streams: list[TextIO]) -> None:
+    for stream in streams:
+        try:
+            stream.close()
+        except (OSError, ValueError):  # nobody reads any more; the user has closed it
+            pass
 
 
 def _own_environment(environment: dict[bytes, bytes] | None) -> None:
