@@ -117,7 +117,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def get(url: str, data: bytes | None = None) -> dict[str, Any]:
-    with urllib.request.urlopen(url, data, timeout=20) as reply:
+    with urllib.request.urlopen(url, data, timeout=30) as reply:
         found: dict[str, Any] = json.load(reply)
         return found
 
@@ -129,7 +129,7 @@ def test_probes_reach_every_worker(url: str) -> None:
 def test_work_off_the_loop_delays_nobody(url: str) -> None:
     wait_until(lambda: len({get(f"{url}/offload?seconds=0")["worker"] for _ in range(2)}) == 2)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        working = [threads.submit(get, f"{url}/offload?seconds=1") for _ in range(2)]
+        working = [threads.submit(get, f"{url}/offload?seconds=0.5") for _ in range(2)]
         answered = []
         while not all(work.done() for work in working):
             answered.append(get(f"{url}/ping")["worker"])
