@@ -83,7 +83,9 @@ class BlockedLoop:
     """One time that a loop was blocked, for `duration` seconds from `at` (seconds since the epoch) on.
 
     `file`, `line`, `function` are the innermost frame of the user's own code, "" and 0 when nothing could be seen;
-    `stack` is the whole of it as text, outermost first; `request` names what was served, if known.
+    `stack` is the whole of it as text, outermost first; `request` names what was served, if known, and `request_id` its id,
+    where requests have one. `thread` is "" for the loop's own, else the thread that held the interpreter's lock; `starved` is
+    how long of it the loop's thread waited for a core, because the machine was busy.
     """
 
     duration: float
@@ -93,11 +95,18 @@ class BlockedLoop:
     stack: str
     request: str | None
     at: float
+    request_id: str | None = None
+    thread: str = ""
+    starved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class HealthStatistics:
-    """A loop: whether it is watched, its utilization (0 to 1), how often and long it was blocked, how late its beats."""
+    """A loop: whether it is watched, its utilization (0 to 1), how often and long it was blocked, how late its beats.
+
+    `handles` counts what keeps `multiloop.run` going now: open handles that are ref'd, and operations in flight.
+    `blocking_calls` counts the places that `guard_blocking_calls` has named in this process.
+    """
 
     watching: bool = False
     threshold: float = 0.0
@@ -107,6 +116,8 @@ class HealthStatistics:
     last_blocked: BlockedLoop | None = None
     longest_blocked: BlockedLoop | None = None
     loop_delay: Durations = Durations()
+    handles: int = 0
+    blocking_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)

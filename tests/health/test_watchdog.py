@@ -18,8 +18,8 @@ from tests.support import LOOPS, descriptors_left, environment, open_descriptors
 import multiloop
 from multiloop import health
 from multiloop.errors import UsageError
-from multiloop.health import _stack, _watchdog
-from multiloop.health._watchdog import seconds
+from multiloop.health import _episode, _requests, _stack
+from multiloop.health._episode import seconds
 
 HERE = os.path.basename(__file__)
 
@@ -29,8 +29,8 @@ def slow_handler(duration):
 
 
 def compute(duration):
-    end = time.monotonic() + duration
-    while time.monotonic() < end:
+    end = time.thread_time() + duration  # of a core's time: others may use this machine, too
+    while time.thread_time() < end:
         sum(range(100))
 
 
@@ -59,8 +59,8 @@ def records(monkeypatch):
     caught = []
     handler = logging.Handler()
     handler.emit = caught.append
-    monkeypatch.setattr(_watchdog.log, "handlers", [handler])
-    monkeypatch.setattr(_watchdog.log, "propagate", False)
+    monkeypatch.setattr(_episode.log, "handlers", [handler])
+    monkeypatch.setattr(_episode.log, "propagate", False)
     return caught
 
 
@@ -89,8 +89,8 @@ def test_the_users_frame_is_named_not_the_library_it_calls(records):
     text = json.dumps(list(range(400_000)))
 
     def parse():
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end:
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:
             json.JSONDecoder(object_hook=dict).decode(text)  # stays in Python and C code of the standard library
 
     [report] = watched(parse)
@@ -102,8 +102,8 @@ def test_a_call_that_holds_the_interpreters_lock_is_named(records):
     huge = 10**9000
 
     def hold():
-        end = time.monotonic() + 0.4
-        while time.monotonic() < end:
+        end = time.thread_time() + 0.4
+        while time.thread_time() < end:
             pow(huge, 41)  # one call into C, which never lets another thread run
 
     [report] = watched(hold)
@@ -123,7 +123,7 @@ def test_short_callbacks_are_not_reported_however_many(loop, records):
         assert health.statistics().blocked_count == 0
 
     multiloop.run(main, loop=loop)
-    assert records == []
+    assert not [line for line in map(logging.LogRecord.getMessage, records) if "no core" not in line]
 
 
 def test_each_block_is_reported_once(records):
@@ -144,7 +144,7 @@ def test_each_block_is_reported_once(records):
 
 
 def test_a_long_block_is_reported_before_it_ends(records, monkeypatch):
-    monkeypatch.setattr(_watchdog, "BLOCKED_LOOP_LONG_S", 0.3)
+    monkeypatch.setattr(_episode, "BLOCKED_LOOP_LONG_S", 0.3)
     seen_while_blocked = []
 
     def block():
@@ -174,16 +174,17 @@ def test_the_current_request_is_told(records):
     assert "(GET /slow)" in records[0].getMessage()
 
 
-def test_a_server_may_describe_its_frames_instead(records):
+def test_a_server_may_name_its_requests_by_their_frames_instead(records, monkeypatch):
     def serve(path):
         slow_handler(0.25)
 
-    health.describe_frames(serve.__code__, lambda frame: f"GET {frame.f_locals['path']}")
-    try:
-        [report] = watched(lambda: serve("/from/a/frame"))
-    finally:
-        del _stack._describers[serve.__code__]
-    assert report.request == "GET /from/a/frame"
+    def by_frame(frame):
+        return health.Served(f"GET {frame.f_locals['path']}", "id-1") if frame.f_code is serve.__code__ else None
+
+    monkeypatch.setattr(_requests, "_by_frame", [by_frame])
+    [report] = watched(lambda: serve("/from/a/frame"))
+    assert (report.request, report.request_id) == ("GET /from/a/frame", "id-1")
+    assert records[0].request_id == "id-1"
 
 
 def test_another_threshold_holds(records):
@@ -319,7 +320,7 @@ def test_beside_other_interpreters_the_stack_is_read_from_a_dump(loop, records, 
     async def idle():
         watchdog = health.watch()
         seen = []
-        look = threading.Timer(0.2, lambda: seen.append(_stack.capture(watchdog._thread_id, watchdog._base)))
+        look = threading.Timer(0.2, lambda: seen.append(_stack.capture_loop(watchdog.thread_id, watchdog.base)))
         look.start()
         await asyncio.sleep(0.6)
         look.join()
@@ -378,7 +379,13 @@ multiloop.run(main, loop="asyncio")
     assert failures == []
 
 
-def test_a_failing_describer_or_request_loses_no_report(records):
+def test_a_failing_name_or_request_loses_no_report(records, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("half built")
+
+    monkeypatch.setattr(_requests, "_by_frame", [broken])
+    monkeypatch.setattr(_requests, "_by_task", [broken])
+
     class Broken:
         @property
         def path(self):
@@ -404,9 +411,9 @@ def test_a_time_is_told_with_its_unit(value, text):
 def test_the_beats_come_ten_times_a_second_when_idle():
     async def main():
         watchdog = health.watch()
-        before, cpu = watchdog._beats, time.process_time()
+        before, cpu = watchdog.beats, time.process_time()
         await asyncio.sleep(1)
-        assert 5 <= watchdog._beats - before <= 11
+        assert 5 <= watchdog.beats - before <= 11
         assert time.process_time() - cpu < 0.05
 
     multiloop.run(main)

@@ -1,7 +1,7 @@
 """health: is the loop doing well, and who blocks it?
 
-What lives here: `watch` (the blocked-loop watchdog), `on_blocked`, `loop_delay`, `utilization`, `statistics`. What must
-not: mending anything.
+What lives here: `watch` (the blocked-loop watchdog), `on_blocked`, `loop_delay`, `utilization`, `statistics`, and the door
+to the guard against blocking calls. What must not: mending anything.
 
     health.watch()                                    # logs: the event loop was blocked for 0.41 s at app.py:12 in slow
     health.on_blocked(lambda report: alert(report.file, report.line, report.duration))
@@ -18,12 +18,13 @@ from ..loop import Hub, hub
 from ..stats import BlockedLoop as BlockedLoop
 from ..stats import HealthStatistics as HealthStatistics
 from ._delay import LoopDelay as LoopDelay
-from ._stack import describe_frames as describe_frames
+from ._requests import Served as Served
+from ._requests import name_requests as name_requests
 from ._watchdog import Watchdog as Watchdog
 
 current_request: Any = None
 """What the loop works on, for the reports: text, or anything with `method` and `path`. A server that calls handlers on
-the loop sets it before the call and to None after (two stores); servers whose handlers are tasks use `describe_frames`.
+the loop sets it before the call and to None after (two stores); servers whose handlers are tasks use `name_requests`.
 It is for a process with one loop."""
 
 
@@ -128,10 +129,11 @@ def utilization(since: Utilization | None = None) -> Utilization:
 
 def statistics() -> HealthStatistics:
     """Return a frozen snapshot of the running loop's health. What needs `watch()` is 0 without it."""
-    watchdog = _state(hub()).watchdog
+    here = hub()
+    watchdog = _state(here).watchdog
     used = utilization()
     if watchdog is None:
-        return HealthStatistics(utilization=used.utilization)
+        return HealthStatistics(utilization=used.utilization, handles=here.refs)
     return HealthStatistics(
         watching=watchdog._alive,
         threshold=watchdog.threshold,
@@ -141,4 +143,5 @@ def statistics() -> HealthStatistics:
         last_blocked=watchdog.last,
         longest_blocked=watchdog.longest,
         loop_delay=watchdog.delays.snapshot(),
+        handles=here.refs,
     )

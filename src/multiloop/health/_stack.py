@@ -1,7 +1,7 @@
 """What a thread is doing: its stack as plain data, and the frame to blame.
 
-What lives here: `capture`, `blame`, `format_stack`, and naming the request that a stack serves. What must not: when to
-look.
+What lives here: `capture`, `capture_loop`, `blame`, `format_stack`. What must not: when to look, which request a frame
+serves (`_requests`).
 
 A stack is copied at once into tuples: a frame that is kept would keep the locals of the program alive. There are two ways
 to see another thread's stack, and both need the interpreter's lock:
@@ -23,10 +23,11 @@ import selectors
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import NamedTuple
+
+from ._requests import Served, served_in_frame
 
 _MAX_FRAMES = 120
 
@@ -55,15 +56,7 @@ class Sight(NamedTuple):
     """What was seen of a thread: its stack, outermost first, and the request that one of its frames serves."""
 
     stack: tuple[Place, ...]
-    request: str | None
-
-
-_describers: dict[CodeType, Callable[[FrameType], str | None]] = {}
-
-
-def describe_frames(code: CodeType, describe: Callable[[FrameType], str | None]) -> None:
-    """Let `describe(frame)` name the request of a frame that runs `code`: for servers, at no cost per request."""
-    _describers[code] = describe
+    served: Served | None
 
 
 class Base(NamedTuple):
@@ -89,24 +82,39 @@ def is_idle(thread: int, base: Base) -> bool | None:
     return None if frame is None else _waits(frame, base)
 
 
-def capture(thread: int, base: Base) -> Sight | None:
-    """Return what a thread is doing; None when its loop waits for events, or when it cannot be seen."""
+def capture_loop(thread: int, base: Base) -> Sight | None:
+    """Return what a loop's thread is doing; None when it waits for events, or when it cannot be seen."""
     if not CAN_CAPTURE:
         return None
     if _others_may_exist():
-        return _capture_as_text(thread, base)
+        stack = _dump(thread)
+        return None if not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth else Sight(stack, None)
     frame = sys._current_frames().get(thread)
-    if frame is None or _waits(frame, base):
+    return None if frame is None or _waits(frame, base) else _copy(frame)
+
+
+def capture(thread: int) -> Sight | None:
+    """Return what any thread is doing; None when it cannot be seen."""
+    if not CAN_CAPTURE:
         return None
+    if _others_may_exist():
+        stack = _dump(thread)
+        return Sight(stack, None) if stack else None
+    frame = sys._current_frames().get(thread)
+    return None if frame is None else _copy(frame)
+
+
+def _copy(innermost: FrameType) -> Sight:
     stack: list[Place] = []
-    request: str | None = None
+    served: Served | None = None
+    frame: FrameType | None = innermost
     while frame is not None and len(stack) < _MAX_FRAMES:
         code = frame.f_code
         stack.append(Place(code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_qualname))
-        if request is None and code in _describers:
-            request = _describe(frame)
+        if served is None:
+            served = served_in_frame(frame)
         frame = frame.f_back
-    return Sight(tuple(reversed(stack)), request)
+    return Sight(tuple(reversed(stack)), served)
 
 
 def _waits(frame: FrameType, base: Base) -> bool:
@@ -122,7 +130,7 @@ def _others_may_exist() -> bool:
     return low_level is not None and len(low_level.list_all()) > 1
 
 
-def _capture_as_text(thread: int, base: Base) -> Sight | None:
+def _dump(thread: int) -> tuple[Place, ...]:
     import faulthandler  # late: it does not load in interpreters of their own
     import tempfile
 
@@ -130,10 +138,7 @@ def _capture_as_text(thread: int, base: Base) -> Sight | None:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         text = file.read().decode("utf-8", "replace")
-    stack = _read_dump(text, thread)
-    if not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth:
-        return None
-    return Sight(tuple(stack), None)
+    return tuple(_read_dump(text, thread))
 
 
 def _read_dump(text: str, thread: int) -> list[Place]:
@@ -151,13 +156,6 @@ def _read_dump(text: str, thread: int) -> list[Place]:
 
 _DUMPED_THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+) ")
 _DUMPED_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)$')
-
-
-def _describe(frame: FrameType) -> str | None:
-    try:
-        return _describers[frame.f_code](frame)
-    except Exception:  # it looks at a foreign frame in any state: no reason to lose the report
-        return None
 
 
 def blame(stack: tuple[Place, ...]) -> Place:

@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from .._wire.http1 import Fields, header_line
-from ..health import describe_frames
 from ._exchange import DONE, HELD, Exchange, ReplyError
 from ._sharing import local_address
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from ._connection import Connection
 
 log = logging.getLogger("multiloop.http")
@@ -212,12 +209,3 @@ class AsgiExchange(Exchange):
             pass
         else:
             raise ReplyError(f"an event of type {kind!r} has no place here")
-
-
-def _describe(frame: FrameType) -> str | None:
-    exchange = frame.f_locals.get("self")
-    return f"{exchange.method} {exchange.path.decode('ascii')}" if isinstance(exchange, AsgiExchange) else None
-
-
-# A report of a blocked loop so names the request; the compiled form has no frames and leaves that to the stack.
-describe_frames(AsgiExchange._run.__code__, _describe)

@@ -26,6 +26,7 @@ from ._connection import Connection
 from ._deadlines import BODY, CLOSING, IDLE, LINGER, check_rates, overdue
 from ._lifespan import Lifespan
 from ._reader import RequestReader
+from ._serving import may_be_asked
 from ._target import Interface
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class HttpService:
         self.closes_soon = self.config.max_requests_per_connection > 0
         self.has_task_factory = self.loop.get_task_factory() is not None
         self._renew_date()
+        may_be_asked(self)
 
     # -- life ----------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
