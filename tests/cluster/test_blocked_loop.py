@@ -3,32 +3,77 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 from pathlib import Path
 
+import pytest
 from tests.support import wait_until
 
 from .harness import serving
 
-APP = """
-import time
-
+ASGI = """
+import pathlib, re, time
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         raise RuntimeError("no lifespan")
+
     if scope["path"] == "/block":
+        time.sleep(0.4)
+    if scope["path"] == "/regex":
+        re.match(r"(a+)+$", "a" * 24 + "b")
+    if scope["path"] == "/last":
+        pathlib.Path(__file__).with_name("blocking").touch()
         time.sleep(0.4)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"ok"})
 """
+HANDLER = """
+import re, time
+
+def app(request):
 
 
-def test_a_blocked_loop_is_named_with_file_line_time_and_request(tmp_path: Path) -> None:
-    with serving(tmp_path, app=APP, workers=1) as server:
+    if request.path == "/block":
+        time.sleep(0.4)
+    if request.path == "/regex":
+        re.match(r"(a+)+$", "a" * 24 + "b")
+    return "ok"
+"""
+SAID = r"blocked for ([\d.]+) s at \S*cluster_app\.py:(\d+) in app(?:, [^(]*)? \((GET \S+)\)"
+
+
+@pytest.mark.parametrize("app", [ASGI, HANDLER], ids=["asgi", "handler"])
+def test_a_blocked_loop_is_named_with_file_line_time_and_request(tmp_path: Path, app: str) -> None:
+    with serving(tmp_path, app=app, workers=1) as server:
         server.wait_ready(1)
         assert server.get("/block") == "ok"
         wait_until(lambda: "blocked" in server.log)
-        said = re.search(r"blocked for ([\d.]+) s at \S*cluster_app\.py:8 in app( \(GET /block\))?", server.log)
+        said = re.search(SAID, server.log)
         assert said, server.log
+        assert said.group(2, 3) == ("8", "GET /block")
         assert 0.3 <= float(said[1]) <= 2.0  # what was slept, and what a busy machine adds
-        assert "time.sleep(0.4)" in server.log
-        assert server.get("/pid") == "ok"
+
+
+def test_a_regular_expression_that_holds_the_lock_is_named_with_its_request(tmp_path: Path) -> None:
+    with serving(tmp_path, app=ASGI, workers=1) as server:
+        server.wait_ready(1)
+        assert server.get("/regex") == "ok"
+        wait_until(lambda: re.search(SAID, server.log))
+        said = re.search(SAID, server.log)
+        assert said is not None
+        assert said.group(2, 3) == ("10", "GET /regex")
+
+
+def test_a_block_that_ends_as_the_server_stops_is_still_reported(tmp_path: Path) -> None:
+    with serving(tmp_path, app=ASGI, workers=1) as server:
+        server.wait_ready(1)
+        asking = threading.Thread(target=lambda: server.get("/last"))
+        asking.start()
+        wait_until((tmp_path / "blocking").exists)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        asking.join()
+        said = re.search(SAID, server.log)
+        assert said, server.log
+        assert said.group(3) == "GET /last"

@@ -83,7 +83,7 @@ class _Single:
             failed = describe(error)
             log.error("%s failed: %s", settings.target.name, failed.reason, extra={"detail": failed.details})
             return NEVER_READY
-        health.watch()
+        watchdog = health.watch()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         signals = self._take_signals()
@@ -102,6 +102,7 @@ class _Single:
             await asyncio.gather(*accepting, return_exceptions=True)
             close_listeners(self._listeners)
             await self._end(service)
+            watchdog.stop()  # which reports a block that ended only just now
             signals.close()
         return 0
 

@@ -138,6 +138,7 @@ class Worker:
         self._service: Service | None = None
         self._intake: Intake | None = None
         self._acceptor: Acceptor | None = None
+        self._watchdog: health.Watchdog | None = None
         self._beats = 0
         self._is_ready = False
         self._leaving: asyncio.Task[None] | None = None
@@ -166,6 +167,9 @@ class Worker:
         try:
             return await self._done
         finally:
+            if self._watchdog is not None:
+                self._watchdog.stop()  # which reports a block that ended only just now
+                await asyncio.sleep(0)
             if self._intake is not None:
                 self._intake.close()
             self._channel.close()
@@ -206,7 +210,7 @@ class Worker:
         say_load = self._say_load if asks else None
         self._intake = Intake(self._loop, self._handoff, service, start.families, say_load)
         self._is_ready = True
-        health.watch()
+        self._watchdog = health.watch()
         gc.collect()
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
