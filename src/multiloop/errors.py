@@ -64,6 +64,21 @@ class UnhandledError(UsageError):
         self.context = context
 
 
+class BlockingCallError(UsageError):
+    """A call that blocks was made on the event loop while `health.guard_blocking_calls(raises=True)` was on.
+
+    Nothing was done. `call` says what it was, where, and what to use instead.
+    """
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(str(call))
+        self.call = call
+
+
+class BlockingCallWarning(RuntimeWarning):
+    """A call that blocks was made on the event loop; the pytest plugin warns so when it is not to fail the test."""
+
+
 class MaxListenersExceededWarning(RuntimeWarning):
     """Many listeners of one event on one emitter: usually a leak. If not: `set_max_listeners`, 0 for no limit."""
 

@@ -101,6 +101,30 @@ class BlockedLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockingCall:
+    """A call that blocks, made on an event loop: `what` ("open('a.txt')"), the place in your own code, and what to use instead.
+
+    `through` is the package that made the call for you, "" when it was your own line; `request` names what was served, if
+    known; `stack` is text, outermost first.
+    """
+
+    what: str
+    instead: str
+    file: str
+    line: int
+    function: str
+    through: str
+    request: str | None
+    stack: str
+
+    def __str__(self) -> str:
+        place = f"at {self.file}:{self.line} in {self.function}"
+        through = f" (through {self.through})" if self.through else ""
+        served = f" ({self.request})" if self.request else ""
+        return f"{self.what} blocks the event loop {place}{through}{served}; instead: {self.instead}"
+
+
+@dataclass(frozen=True, slots=True)
 class HealthStatistics:
     """A loop: whether it is watched, its utilization (0 to 1), how often and long it was blocked, how late its beats.
 

@@ -9,18 +9,26 @@ to the guard against blocking calls. What must not: mending anything.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._limits import BLOCKED_LOOP_S, LOOP_DELAY_RESOLUTION_S
 from ..loop import Hub, hub
 from ..stats import BlockedLoop as BlockedLoop
 from ..stats import HealthStatistics as HealthStatistics
+from ..stats import BlockingCall as BlockingCall
 from ._delay import LoopDelay as LoopDelay
 from ._requests import Served as Served
 from ._requests import name_requests as name_requests
 from ._watchdog import Watchdog as Watchdog
+
+if TYPE_CHECKING:
+    from ._guard import Guard as Guard
+    from ._guard import allow_blocking_calls as allow_blocking_calls
+    from ._guard import guard_blocking_calls as guard_blocking_calls
 
 current_request: Any = None
 """What the loop works on, for the reports: text, or anything with `method` and `path`. A server that calls handlers on
@@ -133,7 +141,9 @@ def statistics() -> HealthStatistics:
     watchdog = _state(here).watchdog
     used = utilization()
     if watchdog is None:
-        return HealthStatistics(utilization=used.utilization, handles=here.refs)
+        return HealthStatistics(
+            utilization=used.utilization, handles=here.refs, blocking_calls=_blocking_calls()
+        )
     return HealthStatistics(
         watching=watchdog._alive,
         threshold=watchdog.threshold,
@@ -144,4 +154,19 @@ def statistics() -> HealthStatistics:
         longest_blocked=watchdog.longest,
         loop_delay=watchdog.delays.snapshot(),
         handles=here.refs,
+        blocking_calls=_blocking_calls(),
     )
+
+
+def _blocking_calls() -> int:
+    guard = sys.modules.get(f"{__name__}._guard")
+    return 0 if guard is None else int(guard.count_found())
+
+
+def __getattr__(name: str) -> Any:
+    # Found late: the guard is for development, and most processes load none of it.
+    if name not in ("Guard", "allow_blocking_calls", "guard_blocking_calls"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module("._guard", __name__), name)
+    globals()[name] = value
+    return value

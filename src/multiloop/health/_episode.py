@@ -178,7 +178,7 @@ def _log(report: BlockedLoop, still: bool) -> None:
     what = f"the event loop {'is' if still else 'was'} blocked for {seconds(report.duration)}"
     what += " and still is, " if still else " "
     if report.file:
-        what += f"at {_shown(report.file)}:{report.line} in {report.function}"
+        what += f"at {shown_path(report.file)}:{report.line} in {report.function}"
     elif not _stack.CAN_CAPTURE:
         what += f"(where is unknown: {_stack.WHY_NOT})"
     else:
@@ -223,8 +223,8 @@ def seconds(duration_s: float) -> str:
     return f"{duration_s:.2f} s" if duration_s < 9.995 else f"{duration_s:.1f} s"
 
 
-def _shown(file: str) -> str:
-    """The path from the working folder, if it lies in it."""
+def shown_path(file: str) -> str:
+    """Return the path from the working folder, if it lies in it."""
     try:
         relative = os.path.relpath(file)
     except (OSError, ValueError):

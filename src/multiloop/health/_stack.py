@@ -90,7 +90,7 @@ def capture_loop(thread: int, base: Base) -> Sight | None:
         stack = _dump(thread)
         return None if not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth else Sight(stack, None)
     frame = sys._current_frames().get(thread)
-    return None if frame is None or _waits(frame, base) else _copy(frame)
+    return None if frame is None or _waits(frame, base) else copy(frame)
 
 
 def capture(thread: int) -> Sight | None:
@@ -101,10 +101,11 @@ def capture(thread: int) -> Sight | None:
         stack = _dump(thread)
         return Sight(stack, None) if stack else None
     frame = sys._current_frames().get(thread)
-    return None if frame is None else _copy(frame)
+    return None if frame is None else copy(frame)
 
 
-def _copy(innermost: FrameType) -> Sight:
+def copy(innermost: FrameType) -> Sight:
+    """Return the stack of a frame, as plain data."""
     stack: list[Place] = []
     served: Served | None = None
     frame: FrameType | None = innermost
@@ -191,12 +192,25 @@ _STANDARD = tuple(
 _LIBRARIES = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
 
+def package_of(file: str) -> str:
+    """Return the installed package that a file belongs to; "" for one of the user's own."""
+    for part in _LIBRARIES:
+        before, found, after = file.rpartition(part)
+        if found:
+            return after.partition(os.sep)[0].removesuffix(".py")
+    return ""
+
+
+def is_standard(real: str) -> bool:
+    """Whether a file (its real path) is the standard library's."""
+    return real.startswith(_STANDARD) and not package_of(real)
+
+
 def _is_library(file: str) -> bool:
-    return any(part in file for part in _LIBRARIES)
+    return bool(package_of(file))
 
 
 def _is_users(file: str) -> bool:
     if file.startswith("<frozen ") or _is_library(file):
         return False
-    real = os.path.realpath(file)
-    return not real.startswith((_OURS, *_STANDARD))
+    return not os.path.realpath(file).startswith((_OURS, *_STANDARD))
