@@ -83,9 +83,9 @@ class BlockedLoop:
     """One time that a loop was blocked, for `duration` seconds from `at` (seconds since the epoch) on.
 
     `file`, `line`, `function` are the innermost frame of the user's own code, "" and 0 when nothing could be seen;
-    `stack` is the whole of it as text, outermost first; `request` names what was served, if known, and `request_id` its id,
-    where requests have one. `thread` is "" for the loop's own, else the thread that held the interpreter's lock; `starved` is
-    how long of it the loop's thread waited for a core, because the machine was busy.
+    `stack` is the whole of it as text, outermost first; `request` names what was served, if known, and `request_id` its
+    id, where requests have one. `thread` is "" for the loop's own, else the thread that held the interpreter's lock;
+    `starved` is how long of it the loop's thread waited for a core, because the machine was busy.
     """
 
     duration: float
@@ -102,7 +102,7 @@ class BlockedLoop:
 
 @dataclass(frozen=True, slots=True)
 class BlockingCall:
-    """A call that blocks, made on an event loop: `what` ("open('a.txt')"), the place in your own code, and what to use instead.
+    """A call that blocks, made on an event loop: `what` ("open('a.txt')"), where in your code, what to use `instead`.
 
     `through` is the package that made the call for you, "" when it was your own line; `request` names what was served, if
     known; `stack` is text, outermost first.

@@ -201,6 +201,7 @@ def serving(
     limit: int | None = None,
     loop: str = "auto",
     watch: bool = False,
+    dev: bool = False,
     **supervisor: Any,
 ) -> Iterator[Server]:
     """Start a server in a folder of its own; kill what is left of it at the end."""
@@ -215,6 +216,7 @@ def serving(
         loop=loop,
         process=ProcessSettings(control=control),
         reload=watch,
+        dev=dev,
         reload_dirs=(str(folder),) if watch else (),
     )
     (folder / "settings").write_bytes(pickle.dumps(settings))

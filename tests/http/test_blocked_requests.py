@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support import until
 
 from multiloop import health, timers
 from multiloop.health import _episode
 from multiloop.http import Request, Response, WebSocket, create_server
 from multiloop.http._serving import served_in_frame
+from tests.support import until
 
 from .harness import Client, answer, run, service_of
 
@@ -88,7 +88,7 @@ def wsgi(environ: Any, start_response: Any) -> list[bytes]:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_episode.log, "disabled", True)
-    yield
+    return
 
 
 def reported(app: Callable[..., Any], interface: str, path: str) -> health.BlockedLoop:

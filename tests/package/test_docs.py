@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import multiloop
+from multiloop import errors
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -90,6 +91,14 @@ def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in links_of(index)}
     assert {page for page in PAGES if page.parent.parent == index.parent} <= linked
+
+
+def test_the_reference_has_every_error() -> None:
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text()
+    public = {
+        name for name, kind in vars(errors).items() if inspect.isclass(kind) and kind.__module__ == errors.__name__
+    }
+    assert {name for name in public if f"`{name}`" not in page} == set()
 
 
 def test_names_that_do_not_exist_are_found() -> None:

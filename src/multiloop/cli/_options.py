@@ -182,7 +182,7 @@ _PROCESS = Group(
 _DEVELOPMENT = Group(
     "Development",
     (
-        Option("dev", kinds.flag, "dev", "Reload, access log and one worker, unless said otherwise."),
+        Option("dev", kinds.flag, "dev", "Reload, access log, one worker; calls that block are named."),
         Option("reload", kinds.flag, "reload", "Reload when a Python file changes.", dev_default=True),
         Option("reload-dir", kinds.listing("DIR"), "reload_dirs", "What is watched.", shown_default="--app-dir"),
     ),

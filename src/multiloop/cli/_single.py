@@ -84,6 +84,8 @@ class _Single:
             log.error("%s failed: %s", settings.target.name, failed.reason, extra={"detail": failed.details})
             return NEVER_READY
         watchdog = health.watch()
+        if settings.dev:
+            health.guard_blocking_calls()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         signals = self._take_signals()

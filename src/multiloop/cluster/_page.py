@@ -7,8 +7,9 @@ when it likes. So a heartbeat costs no message and no wake-up, and a worker that
 
 Beside it stands how many requests are in progress there, for policies that ask.
 
-A side thread writes another time, each half second: it tells a loop that Python code blocks (the worker's own watchdog
-reports that) from C code that holds the interpreter's lock, under which nothing in the worker can report anything.
+The watchdog's thread writes another time whenever it runs, at least each half second: it tells a loop that Python code
+blocks (that watchdog reports it) from C code that holds the interpreter's lock, under which nothing in the worker can
+report anything.
 
 The stack is written by faulthandler, from a C signal handler: also under that lock. It goes into the same file behind
 the page, so that the primary can log it in one piece.

@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     arguments = Arguments.parse(argv)
     page = Page(arguments.page)
     os.set_inheritable(arguments.page, False)
-    lifeline = _Lifeline(arguments.lifeline, page)
+    lifeline = _Lifeline(arguments.lifeline)
     faulthandler.enable()
     faulthandler.register(STACK_SIGNAL, file=page.descriptor, all_threads=True)
     _take_signals()
@@ -95,15 +95,11 @@ def _take_signals() -> None:
 
 
 class _Lifeline:
-    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not.
+    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not."""
 
-    The same thread says on the page that it can run.
-    """
-
-    def __init__(self, descriptor: int, page: Page) -> None:
+    def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
-        self._page = page
         self._loop: asyncio.AbstractEventLoop | None = None
         self._callback: Any = None
         threading.Thread(target=self._watch, name="multiloop-lifeline", daemon=True).start()
@@ -116,8 +112,8 @@ class _Lifeline:
     def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        while not poll.poll(limits.THREAD_BEAT_INTERVAL_S * 1000):  # nobody writes: there is only the end of file
-            self._page.thread_beat(time.monotonic())
+        while not poll.poll():  # nobody writes: there is only the end of file
+            pass
         if self._loop is None:
             os._exit(1)  # nothing is served
         try:
@@ -211,6 +207,9 @@ class Worker:
         self._intake = Intake(self._loop, self._handoff, service, start.families, say_load)
         self._is_ready = True
         self._watchdog = health.watch()
+        self._watchdog.on_wake = lambda: self._page.thread_beat(time.monotonic())  # a side thread can run
+        if start.settings.dev:
+            health.guard_blocking_calls()
         gc.collect()
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)

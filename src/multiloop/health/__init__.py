@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._limits import BLOCKED_LOOP_S, LOOP_DELAY_RESOLUTION_S
 from ..loop import Hub, hub
 from ..stats import BlockedLoop as BlockedLoop
-from ..stats import HealthStatistics as HealthStatistics
 from ..stats import BlockingCall as BlockingCall
+from ..stats import HealthStatistics as HealthStatistics
 from ._delay import LoopDelay as LoopDelay
 from ._requests import Served as Served
 from ._requests import name_requests as name_requests
@@ -141,9 +141,7 @@ def statistics() -> HealthStatistics:
     watchdog = _state(here).watchdog
     used = utilization()
     if watchdog is None:
-        return HealthStatistics(
-            utilization=used.utilization, handles=here.refs, blocking_calls=_blocking_calls()
-        )
+        return HealthStatistics(utilization=used.utilization, handles=here.refs, blocking_calls=_blocking_calls())
     return HealthStatistics(
         watching=watchdog._alive,
         threshold=watchdog.threshold,

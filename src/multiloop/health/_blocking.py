@@ -20,6 +20,9 @@ _OFFLOAD = "await multiloop.offload(function, *arguments), which is a thread"
 _FETCH = "await http.fetch(url)"
 
 
+_MOST_SHOWN = 120
+
+
 class Blocking(NamedTuple):
     """A call that blocks: what it is ("open('a.txt')"), and what to use instead."""
 
@@ -39,9 +42,9 @@ def _shown(value: Any) -> str:
     """An argument as it stands in a message: short, and never the text of a foreign object."""
     if isinstance(value, str | bytes | int | float):
         text = repr(value)
-        return text if len(text) <= 80 else f"{text[:77]}..."
+        return text if len(text) <= _MOST_SHOWN else f"'...{text[3 - _MOST_SHOWN :]}"  # the end of a path says more
     path = getattr(value, "__fspath__", None) if not isinstance(value, type) else None
-    return repr(path()) if path is not None else f"<{type(value).__name__}>"
+    return _shown(path()) if path is not None else f"<{type(value).__name__}>"
 
 
 def _simple(name: str, instead: str, shown: int = 1) -> Judge:
@@ -174,19 +177,25 @@ SLEEP_IS_AUDITED = sys.version_info >= (3, 13)
 
 # What wrappers see, by what was called.
 WAITS = {
-    "Event.wait": Blocking("threading.Event.wait()", "asyncio.Event, or loop.call_soon_threadsafe from the other thread"),
+    "Event.wait": Blocking(
+        "threading.Event.wait()", "asyncio.Event, or loop.call_soon_threadsafe from the other thread"
+    ),
     "Condition.wait": Blocking("threading.Condition.wait()", "asyncio.Condition"),
     "Condition.wait_for": Blocking("threading.Condition.wait_for()", "asyncio.Condition"),
     "Semaphore.acquire": Blocking("threading.Semaphore.acquire()", "asyncio.Semaphore, or multiloop.Limiter"),
     "Barrier.wait": Blocking("threading.Barrier.wait()", "asyncio.Barrier"),
     "Thread.join": Blocking("threading.Thread.join()", "await multiloop.offload(thread.join)"),
     "Queue.get": Blocking("queue.Queue.get()", "asyncio.Queue, or await multiloop.offload(queue.get)"),
-    "Queue.put": Blocking("queue.Queue.put() to a full queue", "asyncio.Queue, or await multiloop.offload(queue.put, item)"),
+    "Queue.put": Blocking(
+        "queue.Queue.put() to a full queue", "asyncio.Queue, or await multiloop.offload(queue.put, item)"
+    ),
     "Queue.join": Blocking("queue.Queue.join()", "await multiloop.offload(queue.join)"),
     "Future.result": Blocking("Future.result()", "await asyncio.wrap_future(future), or await pool.run(function)"),
     "Future.exception": Blocking("Future.exception()", "await asyncio.wrap_future(future)"),
     "wait": Blocking("concurrent.futures.wait()", "await asyncio.wait of wrapped futures, or pool.map"),
-    "as_completed": Blocking("concurrent.futures.as_completed()", "asyncio.as_completed of wrapped futures, or pool.map"),
+    "as_completed": Blocking(
+        "concurrent.futures.as_completed()", "asyncio.as_completed of wrapped futures, or pool.map"
+    ),
     "ThreadPoolExecutor.shutdown": Blocking("Executor.shutdown()", "await multiloop.offload(executor.shutdown)"),
     "ProcessPoolExecutor.shutdown": Blocking("Executor.shutdown()", "await multiloop.offload(executor.shutdown)"),
     "Popen.wait": Blocking("subprocess.Popen.wait()", _CHILDREN),

@@ -38,6 +38,18 @@ class Holder(NamedTuple):
     seconds: float
 
 
+class Late(NamedTuple):
+    """A beat that came too late, as the beat itself noticed it.
+
+    Its number, about how long that took, the loop's processor time in it and its waiting for a core.
+    """
+
+    beats: int
+    seconds: float
+    cpu_s: float
+    starved_s: float
+
+
 class _Found:
     """What was seen at one place: for how long, and the first sight of it."""
 
@@ -72,6 +84,7 @@ class Episode:
     def watch(self) -> None:
         """Look again and again until it is over, then report it if it was long enough."""
         watchdog = self._watchdog
+        watchdog.seen_beats = self._beats
         pause_s = watchdog.threshold / 5
         while True:
             self._look()
@@ -162,8 +175,18 @@ def report_hold(watchdog: Watchdog, holder: Holder) -> None:
     if holder.seconds >= watchdog.threshold:
         began_s = time.monotonic() - holder.seconds
         episode = Episode(watchdog, watchdog.beats, began_s, began_s)
+        watchdog.seen_beats = watchdog.beats - 1
         episode._look()
         episode._end(holder.seconds)
+
+
+def report_unseen(watchdog: Watchdog, late: Late) -> None:
+    """Report a block that ended before we could look: the loop was let in first. It computed, so there was one."""
+    if late.cpu_s >= max((late.seconds - late.starved_s) / 2, _MOMENT * watchdog.threshold):
+        began_s = time.time() - late.seconds
+        report = BlockedLoop(late.seconds, "", 0, "", "", None, began_s, starved=max(0.0, late.starved_s))
+        _log(report, still=False)
+        watchdog.finished(report, late.cpu_s)
 
 
 def _thread_name(holder: Holder | None) -> str:
@@ -182,7 +205,7 @@ def _log(report: BlockedLoop, still: bool) -> None:
     elif not _stack.CAN_CAPTURE:
         what += f"(where is unknown: {_stack.WHY_NOT})"
     else:
-        what += "by compiled code"
+        what += "by a call that held the interpreter's lock (nobody could look while it did)"
     if report.thread:
         what += f", by thread {report.thread} that held the interpreter's lock"
     if report.starved >= _WORTH_SAYING * report.duration:
@@ -200,9 +223,7 @@ def _log(report: BlockedLoop, still: bool) -> None:
         fields["request_id"] = report.request_id
     # As stack_info it stands below the line with every formatter, ours and logging's own.
     place = (report.file or __file__, report.line)
-    record = log.makeRecord(
-        log.name, logging.WARNING, *place, what, (), None, extra=fields, sinfo=report.stack or None
-    )
+    record = log.makeRecord(log.name, logging.WARNING, *place, what, (), None, extra=fields, sinfo=report.stack or None)
     log.handle(record)
 
 

@@ -7,8 +7,8 @@ What lives here: `Guard`, `guard_blocking_calls`, `allow_blocking_calls`, the au
     waits, blocking sockets ─▶ a wrapper ─────┴▶ on a loop? ─▶ whose line is it? ─▶ said once, or raised
 
 * Not reported: imports and what reads source (importlib, linecache), asyncio's and our own doing, sockets with timeout 0.
-* An audit hook cannot be taken away: it stays for the rest of the process and does nothing while no guard is on. The wrappers
-  are put on with the first guard and removed with the last.
+* An audit hook cannot be taken away: it stays for the rest of the process and does nothing while no guard is on. The
+  wrappers are put on with the first guard and removed with the last.
 * For development and tests. A process without a guard pays nothing; one with a guard a few microseconds for each such call.
 """
 
@@ -48,8 +48,9 @@ _hooked = False
 class Guard:
     """A guard that is on; `off()` or the end of a `with` block ends it. Made by `guard_blocking_calls`."""
 
-    def __init__(self, raises: bool, ignore: tuple[str, ...]) -> None:
+    def __init__(self, raises: bool, ignore: tuple[str, ...], logs: bool) -> None:
         self.raises = raises
+        self._logs = logs
         self._ignore = ignore
         self._places: set[tuple[str, int]] = set()
         self._found: list[BlockingCall] = []
@@ -94,14 +95,13 @@ class Guard:
             return
         self._places.add(place)
         self._found.append(call)
-        record = log.makeRecord(
-            log.name, logging.WARNING, call.file, call.line, str(call), (), None, sinfo=call.stack or None
-        )
-        if log.isEnabledFor(logging.WARNING):
-            log.handle(record)
+        if self._logs and log.isEnabledFor(logging.WARNING):
+            log.handle(
+                log.makeRecord(log.name, logging.WARNING, call.file, call.line, str(call), (), None, sinfo=call.stack)
+            )
 
 
-def guard_blocking_calls(*, raises: bool = False, ignore: Iterable[str] = ()) -> Guard:
+def guard_blocking_calls(*, raises: bool = False, ignore: Iterable[str] = (), logs: bool = True) -> Guard:
     """Name calls that block while they are made on an event loop, in this process, from now on.
 
     Synchronous files, sleep, sockets, name look-ups, subprocesses, sqlite and waits for threads: a warning of the logger
@@ -110,12 +110,13 @@ def guard_blocking_calls(*, raises: bool = False, ignore: Iterable[str] = ()) ->
     Args:
         raises: raise BlockingCallError instead, each time, before anything is done: for tests.
         ignore: parts of paths; a call with such a file in its stack is not reported.
+        logs: False: only `found` has them.
 
     Returns the guard: `off()` ends it, `found` is what it has reported, and it is a context manager.
     """
     if isinstance(ignore, str):
         raise UsageError("guard_blocking_calls(ignore=...) takes several texts: ignore=['legacy/']")
-    guard = Guard(raises, tuple(ignore))
+    guard = Guard(raises, tuple(ignore), logs)
     _hook()
     with _lock:
         if not _guards:
@@ -191,7 +192,9 @@ _EXEMPT, _STANDARD, _CODE = "exempt", "standard", "code"
 _EXEMPT_PACKAGES = ("_pytest", "pluggy", "coverage", "debugpy", "pydevd", "_pydevd_bundle", "uvloop")
 _OURS = os.path.join(os.path.realpath(Path(__file__).parents[1]), "")
 _EXEMPT_FOLDERS = tuple(
-    os.path.join(os.path.realpath(Path(module.__file__).parent), "") for module in (asyncio, importlib) if module.__file__
+    os.path.join(os.path.realpath(Path(module.__file__).parent), "")
+    for module in (asyncio, importlib)
+    if module.__file__
 )
 _EXEMPT_FILES = ("linecache.py", "tokenize.py", "traceback.py", "pdb.py", "bdb.py", "zipimport.py", "runpy.py")
 

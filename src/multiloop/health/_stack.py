@@ -15,7 +15,9 @@ nothing to see then, and the reports say so.
 from __future__ import annotations
 
 import _thread
+import asyncio.base_events
 import asyncio.events
+import asyncio.runners
 import linecache
 import os
 import re
@@ -27,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from ..loop import _run
 from ._requests import Served, served_in_frame
 
 _MAX_FRAMES = 120
@@ -169,14 +172,21 @@ def blame(stack: tuple[Place, ...]) -> Place:
 
 
 def format_stack(stack: tuple[Place, ...]) -> str:
-    """Return it as a traceback reads: outermost first, with the source lines."""
+    """Return it as a traceback reads: outermost first, with the source lines. What started the loop is left out."""
     lines = []
-    for place in stack:
+    for place in _above_loop(stack):
         lines.append(f'File "{place.file}", line {place.line}, in {place.function}')
         source = linecache.getline(place.file, place.line).strip()
         if source:
             lines.append(f"  {source}")
     return "\n".join(lines)
+
+
+def _above_loop(stack: tuple[Place, ...]) -> tuple[Place, ...]:
+    for index in range(len(stack) - 2, -1, -1):
+        if stack[index].file in _RUNNERS:
+            return stack[index + 1 :]
+    return stack
 
 
 def _folder(path: str | os.PathLike[str]) -> str:
@@ -185,6 +195,7 @@ def _folder(path: str | os.PathLike[str]) -> str:
 
 _SELECTORS = selectors.__file__
 _EVENTS = asyncio.events.__file__
+_RUNNERS = {_EVENTS, asyncio.base_events.__file__, asyncio.runners.__file__, _run.__file__}
 _OURS = _folder(Path(__file__).parents[1])
 _STANDARD = tuple(
     {_folder(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")} | {_folder(Path(os.__file__).parent)}
@@ -195,7 +206,7 @@ _LIBRARIES = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.s
 def package_of(file: str) -> str:
     """Return the installed package that a file belongs to; "" for one of the user's own."""
     for part in _LIBRARIES:
-        before, found, after = file.rpartition(part)
+        _, found, after = file.rpartition(part)
         if found:
             return after.partition(os.sep)[0].removesuffix(".py")
     return ""

@@ -1,15 +1,15 @@
 """The watchdog: notices that the loop is blocked, and keeps the counts.
 
 What lives here: `Watchdog`: the beat on the loop, and the side thread that listens to it. What must not: one block from
-its beginning to its report (`_episode`), reading stacks (`_stack`), killing (a cluster's primary does that by the heartbeat of
-its own).
+its beginning to its report (`_episode`), reading stacks (`_stack`), killing (a cluster's primary does that by the
+heartbeat of its own).
 
     beat (a timer on the loop, every `threshold`; twice as often while the loop is busy)
       ║ half-way between two beats the side thread looks whether the loop waits for events (not while busy)
       ║ a beat is overdue: it looks at the loop's stack, again and again until the next beat, then reports
 
-* Cost: a wake-up of the thread and one of the loop per `threshold`; fewer of the thread and two of the loop while that is busy.
-  No locks are shared with the loop.
+* Cost: a wake-up of the thread and one of the loop per `threshold`; fewer of the thread and two of the loop while that is
+  busy. No locks are shared with the loop.
 * What blocks for 1.3 times `threshold` is always reported, what blocks for less than 0.7 times never. The beginning of a
   block lies between two looks and is taken in the middle, so that durations are right within a quarter of `threshold`,
   and closer when the loop computes.
@@ -19,6 +19,8 @@ its own).
 * A loop that waits for events while its beat is overdue is not blocked: the machine or the process was stopped. One that
   does not run (between two calls of run_until_complete) is not blocked either.
 * On a machine that is too busy the loop waits for a core: that is told, and a loop that did nothing else was not blocked.
+* Behind a call that held the lock several threads wait for it, and the loop may be let in first: then nobody saw the
+  place, and the report says so.
 * A block that ends with the loop, or with the program, is reported all the same.
 """
 
@@ -37,7 +39,7 @@ from ..errors import UsageError
 from ..loop import Handle, Hub
 from ..stats import BlockedLoop
 from . import _stack
-from ._episode import Episode, Holder, report_hold
+from ._episode import Episode, Holder, Late, report_hold, report_unseen
 from ._histogram import Histogram
 from ._threads import RunQueue, cpu_times
 
@@ -76,6 +78,9 @@ class Watchdog(Handle):
         self.is_stopped = False
         self.stopped_at_s = 0.0  # by `stop`, on the loop
         self.holder: Holder | None = None
+        self.seen_beats = -1  # the last beat whose delay an episode has looked at
+        self.late: Late | None = None
+        self.on_wake: Callable[[], None] | None = None  # called by the thread each time that it runs
         # of the beat
         self._run_queue = RunQueue()
         self.starved_at_beat_s = self.starved_s()
@@ -99,6 +104,13 @@ class Watchdog(Handle):
             self.base = _stack.find_base(_getframe())
         else:
             self.delays.record(now - self._due_s)
+        if now - self._due_s >= self.threshold:
+            self.late = Late(
+                beats=self.beats,
+                seconds=now - (self.beat_at_s + self._due_s) / 2,
+                cpu_s=cpu_s - self.cpu_at_beat_s,
+                starved_s=self.starved_s() - self.starved_at_beat_s,
+            )
         self._is_busy = cpu_s - self.cpu_at_beat_s > _BUSY_SHARE * (now - self.beat_at_s)
         interval_s = self.threshold / _FASTER if self._is_busy else self.threshold
         # The thread reads these without a lock: first the deadline, then the beat that makes it valid.
@@ -164,6 +176,7 @@ class Watchdog(Handle):
                 continue
             if self.holder is not None:
                 report_hold(self, self.holder)
+            self._report_unseen()
             half_s = (due - beat_at) / 2
             wake_at = due + slack_s
             if self._is_busy:
@@ -179,6 +192,11 @@ class Watchdog(Handle):
                     busy_at = now
             self.wait(max(wake_at - now, 0.001))
 
+    def _report_unseen(self) -> None:
+        late, self.late = self.late, None
+        if late is not None and late.beats != self.seen_beats:
+            report_unseen(self, late)
+
     def wait(self, seconds: float) -> None:
         """Sleep. That it ends late tells that somebody held the interpreter's lock: see `holder`."""
         self.holder = None
@@ -188,6 +206,8 @@ class Watchdog(Handle):
         until = time.monotonic() + seconds
         self._wake.acquire(True, seconds)
         late_s = time.monotonic() - until
+        if self.on_wake is not None:
+            self.on_wake()
         if late_s >= self.threshold / 2:
             held_s = late_s - (self._own_run_queue.waited_s() - starved_s)
             used = {thread: cpu_s - before.get(thread, 0.0) for thread, cpu_s in cpu_times().items()}

@@ -113,4 +113,3 @@ def _wrap_socket(name: str, what: Blocking, tell: Tell) -> None:
         return original(self, *args, **kwargs)
 
     _wrap(socket.socket, name, method)
-
