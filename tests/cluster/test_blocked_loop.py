@@ -102,9 +102,7 @@ def test_in_development_a_call_that_blocks_is_named_once(tmp_path: Path, dev: bo
         assert [server.get("/"), server.get("/")] == ["ok", "ok"]
         server.signal(signal.SIGTERM)
         assert server.wait() == 0
-        found = re.findall(
-            r"open\('\S*app\.py'\) blocks the event loop at \S*cluster_app\.py:(\d+)", server.log
-        )
+        found = re.findall(r"open\('\S*app\.py'\) blocks the event loop at \S*cluster_app\.py:(\d+)", server.log)
         assert found == (["8"] if dev else []), server.log
         if dev:
             assert "(GET /); instead: await fs.read_file(path), or fs.open(path)" in server.log
