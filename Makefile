@@ -1,8 +1,8 @@
-# make serve   the demo, on all cores          make test      the fast tests
+# make serve   the demo and its dashboard      make test      the fast tests
 # make lint    ruff, mypy, import rules        make test-all  every test that runs here
 #
-# Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=9000 and PYTHON=python3.13
-# choose another port or interpreter; ARGS="-k name" goes to pytest.
+# Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=8080, ADMIN_PORT=9090 and
+# PYTHON=python3.13 choose other ports or another interpreter; ARGS="-k name" goes to pytest.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,9 +16,9 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c "$(NEW_ENOUGH)" 2>/dev/nul
 
 # A group of dependencies in pyproject.toml, one a line: old pips cannot read groups.
 GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")
-# 8000 if nobody has it, else a free one.
-FREE_PORT = import socket; busy = not socket.socket().connect_ex(("127.0.0.1", 8000)); \
-	print(socket.create_server(("127.0.0.1", 0 if busy else 8000)).getsockname()[1])
+# The port that is asked for if nobody has it, else a free one.
+FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.socket().connect_ex(("127.0.0.1", wanted)); \
+	print(socket.create_server(("127.0.0.1", 0 if busy else wanted)).getsockname()[1])
 
 .PHONY: help serve test test-all lint clean
 .DEFAULT_GOAL := help
@@ -27,9 +27,14 @@ help:
 	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/installed
-	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)')}; \
-	echo "the demo: http://127.0.0.1:$$port/"; \
-	exec $(BIN)/multiloop serve app:app --app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto
+	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 8000)}; \
+	admin=$${ADMIN_PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 9000)}; \
+	token=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(24))'); \
+	dashboard="http://127.0.0.1:$$admin/?token=$$token"; \
+	echo "the demo:      http://127.0.0.1:$$port/"; \
+	echo "its dashboard: $$dashboard"; \
+	DEMO_DASHBOARD="$$dashboard" MULTILOOP_ADMIN_TOKEN="$$token" exec $(BIN)/multiloop serve app:app \
+		--app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto --admin "$$admin" --admin-actions
 
 test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -n 3 -m "not slow and not browser and not faults" $(ARGS)

@@ -4,7 +4,8 @@ What lives here: the public names, found late, so that importing the package cos
 only what it uses; and the switch to the compiled form. What must not: any code of its own.
 
 Modules: `timers` `events` (one loop, callbacks) · `fs` `net` `dns` `stream` `child_process` `http` (asynchronous I/O) ·
-`cluster` (one loop per core) · `worker_threads` `pool` (CPU-bound work beside the loop) · `health` (what blocks it).
+`cluster` (one loop per core) · `worker_threads` `pool` (CPU-bound work beside the loop) · `health` (what blocks it) ·
+`metrics` `dashboard` (seeing it).
 """
 
 from __future__ import annotations
@@ -15,7 +16,22 @@ from typing import TYPE_CHECKING, Any
 from . import _speed
 
 if TYPE_CHECKING:
-    from . import child_process, cluster, dns, events, fs, health, http, net, pool, stream, timers, worker_threads
+    from . import (
+        child_process,
+        cluster,
+        dashboard,
+        dns,
+        events,
+        fs,
+        health,
+        http,
+        metrics,
+        net,
+        pool,
+        stream,
+        timers,
+        worker_threads,
+    )
     from .loop import Limiter, Operation, map_limited, offload, on_uncaught, run
 
 __version__ = "0.1.0"
@@ -27,12 +43,14 @@ __all__ = [
     "Operation",
     "child_process",
     "cluster",
+    "dashboard",
     "dns",
     "events",
     "fs",
     "health",
     "http",
     "map_limited",
+    "metrics",
     "net",
     "offload",
     "on_uncaught",

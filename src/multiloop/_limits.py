@@ -175,3 +175,16 @@ POOL_AGE_JITTER = 0.1  # workers started together are not recycled together.
 POOL_LOOK_INTERVAL_S = 0.25  # how often a worker's memory is looked at, between its tasks.
 POOL_MAP_AHEAD = 4  # tasks that map() has under way for each worker …
 POOL_MAP_AHEAD_MOST = 512  # … and for each while they prove tiny.
+
+# --- the dashboard and metrics ------------------------------------------------------------------------------------
+MAX_METRIC_VALUES = 10_000  # samples of the user's metrics that one worker publishes.
+METRICS_SHARE = 0.005  # of a loop's time that collecting them may take: the more there are, the rarer.
+SAMPLE_INTERVAL_S = 1.0  # the dashboard's look at the cluster, and one point of its charts.
+HISTORY_S = 900.0  # what its charts show.
+MAX_EVENTS = 300  # of the cluster's, kept for the dashboard.
+MAX_OFFENDERS = 100  # places that blocked a loop, kept; the ones that cost least go first.
+MAX_STREAMS = 32  # pages that are open at a time; more are answered with 503.
+MAX_ADMIN_CONNECTIONS = 128
+FRESH_S = 0.05  # what a scrape waits for workers' newest figures; those that are blocked have their last ones shown.
+MEASURE_LEASE_S = 15.0  # how long workers measure after `multiloop top` last looked.
+MIN_TOKEN_CHARS = 16

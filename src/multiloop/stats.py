@@ -23,7 +23,11 @@ class HttpStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """How long something took, in seconds: count, extremes, mean and quantiles (within 10 %)."""
+    """How long something took, in seconds: count, extremes, mean and quantiles (within 10 %).
+
+    `total` is the sum of all, `buckets` how many fell into each bucket of `multiloop._buckets` (empty: nothing did), so
+    that what several processes measured can be added up.
+    """
 
     count: int = 0
     min: float = 0.0
@@ -33,6 +37,8 @@ class Durations:
     p90: float = 0.0
     p99: float = 0.0
     p999: float = 0.0
+    total: float = 0.0
+    buckets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +157,95 @@ class LogStatistics:
     written: int = 0
     dropped: int = 0
     queued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of itself once a second while it is measured; everything counts from its start.
+
+    `active` and `idle` are the seconds that its loop spent so. `sent_at` is the worker's time.monotonic().
+    """
+
+    sent_at: float
+    idle: float
+    active: float
+    health: HealthStatistics
+    pools: tuple[PoolStatistics, ...] = ()
+    log: LogStatistics = LogStatistics()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """One worker as the primary sees it, also while it is blocked. `app` is the name of its application.
+
+    `slot` is its place, which its successor takes over; None for a standby. `silent` is how long its loop has not turned
+    (0 before it was ready), `blocked_at` where, if its watchdog could tell. `dealt` counts connections from the primary
+    now open, `dealt_total` all of them. `replies` and `reply_seconds` are by status class (the first digit), each in the
+    buckets of `multiloop._buckets`; empty while nobody measures. `cpu` is seconds of processor time.
+    """
+
+    app: str
+    number: int
+    pid: int
+    slot: int | None
+    state: str
+    generation: int
+    age: float
+    silent: float
+    dealt: int
+    dealt_total: int
+    rss: int
+    cpu: float
+    http: HttpStatistics | None = None
+    replies: tuple[tuple[int, ...], ...] = ()
+    reply_seconds: tuple[float, ...] = ()
+    report: WorkerReport | None = None
+    blocked_at: BlockedLoop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedWorker:
+    """A worker that is gone: `why` is what its supervisor knows of the reason, `how` what the process said."""
+
+    number: int
+    slot: int | None
+    generation: int
+    why: str
+    how: str
+    ago: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatistics:
+    """One application of a primary. `recycled` counts by kind; `ended` are its last workers, oldest first."""
+
+    name: str
+    target: str
+    state: str
+    listen: tuple[str, ...]
+    policy: str
+    generation: int
+    restarts: int
+    recycled: dict[str, int]
+    boot_failure: str
+    accepted: int
+    dealt_again: int
+    waiting: int
+    duplicates: int
+    wanted: int
+    ended: tuple[EndedWorker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatistics:
+    """A primary with its applications at one moment: `at` is time.monotonic(), `time` the wall clock."""
+
+    at: float
+    time: float
+    pid: int
+    version: str
+    uptime: float
+    rss: int
+    cpu: float
+    apps: tuple[AppStatistics, ...] = ()
+    workers: tuple[WorkerStatistics, ...] = ()

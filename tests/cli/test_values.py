@@ -217,6 +217,7 @@ def test_every_field_of_the_settings_has_an_option_or_a_reason() -> None:
     made_of_others = {"target", "listen", "supervisor", "http", "tls", "logs", "process"}
     made_of_others |= {"supervisor.workers", "http.log_format"}
     made_of_others |= {f"listen.{name}" for name in ("host", "port", "path", "fd", "fd_name")}
+    made_of_others |= {"process.admin", "admin.host", "admin.port"}
     not_for_users = {"supervisor.credit"}
     assert fields - made_of_others - not_for_users == {o.field for o in (TARGET, *OPTIONS.values())} - {""}
 

@@ -4,8 +4,8 @@ What lives here: the messages of the control channel (named tuples, told apart b
 than dataclasses, which a starting worker feels) and the records of the handoff socket (packed bytes, because one travels
 for each connection). What must not: sockets, and what is done with a message.
 
-    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs  FollowLogs
-                      worker → primary   Imported  Ready  Failed  Leaving  Report  LogLines
+    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs  FollowLogs  Measure  ReportNow
+                      worker → primary   Imported  Ready  Failed  Leaving  Report  LogLines  Metrics  Blocked
     handoff socket    primary → worker   CONNECTIONS (with descriptors)  TAKEN
                       worker → primary   ACKS  RETURNED (with descriptors)
 """
@@ -65,6 +65,16 @@ class FollowLogs(NamedTuple):
     follow: bool
 
 
+class Measure(NamedTuple):
+    """Count durations, watch for blocks and tell user metrics, for so long from now on; `math.inf`: always."""
+
+    seconds: float
+
+
+class ReportNow(NamedTuple):
+    """Send the next Report at once: somebody reads the figures."""
+
+
 class Imported(NamedTuple):
     """A standby worker has imported the application."""
 
@@ -89,10 +99,27 @@ class Leaving(NamedTuple):
 
 
 class Report(NamedTuple):
-    """About once a second: what the worker has done and what it costs."""
+    """About once a second, and last before it leaves: what the worker has done and what it costs."""
 
     rss_bytes: int
     statistics: Any  # the service's own snapshot
+    details: Any = None  # stats.WorkerReport, while it is measured
+
+
+class Metrics(NamedTuple):
+    """Values of the user's metrics that changed since the last message; while it is measured.
+
+    A value is known by (family, name of the sample, labels as sorted pairs). None: it is not there any more.
+    """
+
+    described: dict[str, tuple[str, str, str, str]]  # new families: type, help, unit, how workers' values are joined
+    values: dict[tuple[str, str, tuple[tuple[str, str], ...]], float | None]
+
+
+class Blocked(NamedTuple):
+    """The loop was blocked and turns again; while it is measured."""
+
+    block: Any  # stats.BlockedLoop
 
 
 class LogLines(NamedTuple):

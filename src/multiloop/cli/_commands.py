@@ -1,4 +1,4 @@
-"""The commands: `serve`, `status`, `reload`, `restart`, `scale`, `logs`, `stop`, and `--version`.
+"""The commands: `serve`, `status`, `reload`, `restart`, `scale`, `logs`, `top`, `stop`, and `--version`.
 
 What lives here: their names and arguments. What must not: doing them (`_serve`, `_control`), imported when one is called.
 """
@@ -61,6 +61,18 @@ def status(control: str | None, as_json: bool) -> int:
     from ._control import status as show
 
     return show(control, as_json)
+
+
+@multiloop.command()
+@click.option(
+    "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between looks."
+)
+@_control
+def top(interval: float, control: str | None) -> int:
+    """Watch a running server: its workers, what blocks them, its pools. Ends with q."""
+    from ._top import top as watch
+
+    return watch(control, interval)
 
 
 _app = click.option("--app", metavar="NAME", help="Of several applications, this one.")

@@ -91,6 +91,8 @@ def _ask(control: str | None, command: str, **options: Any) -> Any:
 
 def _status_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [f"up for {_age(found['uptime'])}, pid {found['pid']}, multiloop {found['version']}"]
+    if "dashboard" in found:
+        lines.append(f"dashboard: {found['dashboard']}")
     for app in found["apps"]:
         lines += ["", *_app_lines(app)]
     return lines

@@ -212,6 +212,16 @@ def _app_name(value: Any) -> str:
 app_name = Kind("NAME", _app_name)
 
 
+def _address(value: Any) -> str:
+    found = re.fullmatch(r"(?:(\*|\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):)?([0-9]{1,5})", str(value)) if value != "" else None
+    if found is None or isinstance(value, bool) or int(found[2]) > 65535:
+        raise ValueError("HOST:PORT is needed, or a port (of 127.0.0.1)")
+    return f"{found[1] or '127.0.0.1'}:{int(found[2])}"
+
+
+address = Kind("HOST:PORT", _address)
+
+
 def _workers(value: Any) -> int | str:
     if value == "auto":
         return "auto"

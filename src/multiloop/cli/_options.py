@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cluster._policy import POLICIES, checked_name
-from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
+from ..cluster._settings import AdminSettings, ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
 from ..logs import FORMATS, LEVELS, LogSettings
@@ -30,6 +30,7 @@ _OWNERS = {
     "logs": LogSettings,
     "listen": ListenAddress,
     "process": ProcessSettings,
+    "admin": AdminSettings,
 }
 _UNSET: Any = object()
 
@@ -57,6 +58,11 @@ class Option:
     def variable(self) -> str:
         """`MULTILOOP_KEEP_ALIVE_TIMEOUT`."""
         return "MULTILOOP_" + self.name.replace("-", "_").upper()
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is never printed."""
+        return self.name.endswith(("password", "token"))
 
     @property
     def has_dev_default(self) -> bool:
@@ -286,6 +292,24 @@ _LOGS = Group(
     ),
 )
 
+_ADMIN = Group(
+    "Dashboard, metrics and health (served by the primary)",
+    (
+        Option("admin", kinds.address, "", "Serve them here; a port alone is one of 127.0.0.1.", None, whole=True),
+        Option(
+            "admin-token",
+            kinds.text("TEXT"),
+            "admin.token",
+            "Better in MULTILOOP_ADMIN_TOKEN.",
+            shown_default="a new one, printed at the start",
+            whole=True,
+        ),
+        Option("admin-host", kinds.listing("NAME"), "admin.hosts", "Another name for it, behind a proxy.", whole=True),
+        Option("admin-actions", kinds.flag, "admin.actions", "Reload, scale and restart from the page.", whole=True),
+        Option("metrics-open", kinds.flag, "admin.metrics_open", "/metrics needs no token.", whole=True),
+    ),
+)
+
 _CONFIGURATION = Group(
     "Configuration",
     (
@@ -324,6 +348,7 @@ GROUPS = (
     _TLS,
     _PROXIES,
     _LOGS,
+    _ADMIN,
     _CONFIGURATION,
 )
 OPTIONS: dict[str, Option] = {option.name: option for group in GROUPS for option in group.options}

@@ -5,12 +5,14 @@ What lives here: the order of things. What must not: any of them.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..cluster._host import find_identity, set_umask
 from ..cluster._settings import ServeSettings
-from ._options import GROUPS, TARGET, Option
+from ._options import GROUPS, OPTIONS, TARGET, Option
 from ._preflight import check
 from ._settings import build, check_together
 from ._sources import Settings, gather_apps
@@ -21,6 +23,7 @@ def serve(arguments: Mapping[str, Any]) -> int:
     gathered = gather_apps(arguments)
     applications = [build(settings) for settings in gathered]
     check_together(applications)
+    _hide_secrets()
     for wanted in applications:
         check(wanted)
     process = applications[0].process
@@ -36,7 +39,26 @@ def serve(arguments: Mapping[str, Any]) -> int:
     from ..cluster._primary import serve as serve_cluster
 
     logs.configure(applications[0].logs, worker="primary")
-    return serve_cluster(*applications)
+    if process.admin is None:
+        return serve_cluster(*applications)
+    from ..dashboard import Dashboard
+
+    dashboard = Dashboard(process.admin)
+    try:
+        return serve_cluster(*applications, observer=dashboard)
+    finally:
+        dashboard.close()
+
+
+def _hide_secrets() -> None:
+    """Keep the dashboard's token from workers, which get this environment and these arguments."""
+    option = OPTIONS["admin-token"]
+    os.environ.pop(option.variable, None)
+    for index, argument in enumerate(sys.argv):
+        if argument.startswith(f"{option.flag}="):
+            sys.argv[index] = f"{option.flag}=..."
+        elif argument == option.flag and index + 1 < len(sys.argv):
+            sys.argv[index + 1] = "..."
 
 
 def _check(gathered: Sequence[Settings], applications: Sequence[ServeSettings]) -> int:
@@ -80,6 +102,6 @@ def _line(option: Option, settings: Settings, wanted: ServeSettings) -> str:
         return f"# {option.name}: not listened on"
     if option.name == "workers" and value == "auto":
         source = f"{source}; {wanted.supervisor.workers} here"
-    shown = option.kind.write(value) if "password" not in option.name else '"..."'
+    shown = option.kind.write(value) if not option.is_secret or not value else '"..."'
     line = f"{option.name} = {shown}" if option.in_files else f"# {option.name} = {shown}"
     return f"{line:<44} # {source}"

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .._limits import MIN_TOKEN_CHARS
 from ..cluster._environment import SLOT
 from ..cluster._listeners import activated
 from ..cluster._policy import needs_head
-from ..cluster._settings import ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
+from ..cluster._settings import AdminSettings, ListenAddress, ProcessSettings, ServeSettings, SupervisorSettings
 from ..errors import ConfigError
 from ..http._config import HttpConfig, TlsConfig
 from ..http._target import AppTarget
@@ -26,6 +27,7 @@ from ._sources import COMMAND_LINE, Settings
 _CLUSTER_ONLY = (
     *("policy", "standby", "startup-timeout", "hang-timeout", "restart-max", "restart-window", "control"),
     *("max-requests", "max-rss", "max-lifetime", "recycle-jitter", "reload", "reload-dir"),
+    *("admin", "admin-token", "admin-host", "admin-actions", "metrics-open"),
 )
 
 
@@ -54,8 +56,20 @@ def build(settings: Settings) -> ServeSettings:
         http=HttpConfig(**fields["http"], log_format=settings["log-format"].value),
         tls=TlsConfig(**fields["tls"]) if settings["tls-cert"].value else None,
         logs=LogSettings(**fields["logs"]),
-        process=ProcessSettings(**fields["process"]),
+        process=ProcessSettings(
+            **fields["process"], admin=_admin(settings["admin"].value if workers else None, fields["admin"])
+        ),
     )
+
+
+def _admin(address: str | None, fields: dict[str, Any]) -> AdminSettings | None:
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    token = fields["token"]
+    if token and (len(token) < MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable() or " " in token):
+        raise ConfigError(f"--admin-token: at least {MIN_TOKEN_CHARS} printable characters without spaces are needed")
+    return AdminSettings(**{**fields, "host": host.strip("[]"), "port": int(port), "hosts": fields["hosts"] or ()})
 
 
 def check_together(applications: Sequence[ServeSettings]) -> None:
@@ -150,6 +164,9 @@ def _check_combinations(settings: Settings, workers: int) -> None:
     for name, needed in needs:
         if given(name) and not settings[needed].value:
             raise ConfigError(f"--{name} is of no use without --{needed}")
+    for name in ("admin-token", "admin-host", "admin-actions", "metrics-open"):
+        if given(name) and settings["admin"].value is None and settings[name].source == COMMAND_LINE:
+            raise ConfigError(f"--{name} is of no use without --admin")
     if given("reload-dir") and not settings["reload"].value:
         raise ConfigError("--reload-dir is of no use without --reload")
     for name in ("log-file", "log-format"):

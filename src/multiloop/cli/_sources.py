@@ -128,7 +128,7 @@ def _read(option: Option, said: Any, label: str) -> Any:
             hint = "; Kubernetes sets it for a service named multiloop: enableServiceLinks: false"
         else:
             hint = ""
-        shown = "..." if "password" in option.name else repr(said)
+        shown = "..." if option.is_secret else repr(said)
         raise ConfigError(f"{label} {shown}: {error}{hint}") from None
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .. import __version__
@@ -27,6 +28,8 @@ from ._dealer import Dealer
 from ._environment import worker_environment
 from ._listeners import Listener, close_listeners
 from ._log_desk import LogDesk
+from ._lookout import Lookout
+from ._observer import Notice
 from ._policy import make_policy
 from ._process import Birth, Process
 from ._settings import ServeSettings
@@ -37,8 +40,6 @@ from ._supervisor import Supervisor
 
 log = logging.getLogger("multiloop.cluster")
 
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
-
 
 class Host(Protocol):
     """What an application needs of the primary around it."""
@@ -47,6 +48,7 @@ class Host(Protocol):
     spawner: Spawner
     lifeline: int  # a descriptor that workers read; its end tells them that the primary is gone
     log_desk: LogDesk
+    lookout: Lookout
 
     def app_serves(self, app: App) -> None:
         """A worker of it is ready (again)."""
@@ -79,6 +81,7 @@ class App:
         label: str = "",
     ) -> None:
         self.settings = settings
+        self._workers_settings = replace(settings, process=replace(settings.process, admin=None))  # a token is in there
         self.listeners = listeners
         self.processes: dict[int, Process] = {}
         self.label = label
@@ -105,14 +108,14 @@ class App:
             act.Terminate: lambda a: self._with(a.number, lambda process: process.signal(signal.SIGTERM)),
             act.Stack: lambda a: self._with(a.number, lambda process: process.look_at_silence()),
             act.Kill: lambda a: self._with(a.number, lambda process: process.kill(stack=a.stack)),
-            act.Say: self._say,
+            act.Say: lambda a: self._notice(a.level, a.message, a.detail),
             act.Settled: self._settled,
             act.BootFailed: self._boot_failed,
             act.Exit: lambda a: self._host.app_ended(self, a.code),
         }
 
-    def begin(self, host: Host, max_duplicates: int) -> None:
-        """Accept, and start the first worker. Called once, on the loop."""
+    def open(self, host: Host, max_duplicates: int) -> None:
+        """Take a place in a primary; nothing is accepted yet. Called once, on the loop."""
         self._host = host
         self._loop = host.loop
         self.dealer = Dealer(
@@ -122,6 +125,9 @@ class App:
             max_duplicates=max_duplicates,
         )
         self._slots = SlotSockets(self.settings.supervisor.policy, self.listeners, self.dealer)
+
+    def begin(self) -> None:
+        """Start the first worker."""
         if self.settings.reload:
             from ._watch import watch_files
 
@@ -130,7 +136,7 @@ class App:
         self._act()
 
     def end(self) -> None:
-        """Kill what is left and close everything. Safe when `begin` was never reached."""
+        """Kill what is left and close everything. Safe when `open` was never reached."""
         if self._stopping is not None:
             self._stopping.cancel()
         if hasattr(self, "_slots"):
@@ -157,7 +163,7 @@ class App:
             number=action.number,
             generation=action.generation,
             standby=action.standby,
-            settings=self.settings,
+            settings=self._workers_settings,
             listeners=tuple(listener.name for listener in self.listeners),
             families=tuple(listener.sock.family for listener in self.listeners),
             factory=self._factory,
@@ -175,6 +181,7 @@ class App:
         self.processes[action.number] = process
         self.dealer.add(action.number, process.handoff, process.receiving, page=process.page)
         self._host.log_desk.joined(process)
+        self._host.lookout.spawned(self, process)
 
     def _not_started(self, number: int, error: OSError) -> None:
         self.supervisor.exited(number, f"it could not be started: {error.strerror}", time.monotonic())
@@ -205,12 +212,12 @@ class App:
         if process is not None:
             function(process)
 
-    def _say(self, action: act.Say) -> None:
-        extra = {"detail": action.detail} if action.detail else None
-        log.log(_LEVELS[action.level], "%s%s", self._prefix, action.message, extra=extra)
+    def _notice(self, level: str, text: str, detail: str) -> None:
+        self._host.lookout.notice(Notice(level, self.prefix + text, detail))
 
     @property
-    def _prefix(self) -> str:
+    def prefix(self) -> str:
+        """What lines about it begin with."""
         return f"{self.label}: " if self.label else ""
 
     def _settled(self, action: act.Settled) -> None:
@@ -229,10 +236,16 @@ class App:
         if isinstance(message, wire.Report):
             process.report = message
             self.supervisor.report(number, getattr(message.statistics, "requests", 0), message.rss_bytes, now)
+            self._host.lookout.heard(number, message)
         elif isinstance(message, wire.LogLines):
             self._host.log_desk.heard(process, message)
+        elif isinstance(message, wire.Blocked | wire.Metrics):
+            self._host.lookout.heard(number, message)
+        elif isinstance(message, Notice):
+            self._notice(message.level, message.text, message.detail)
         elif isinstance(message, wire.Ready):
             process.ready = message
+            self._host.lookout.ready(self, process)
             self.supervisor.ready(number, now)
         elif isinstance(message, wire.Imported):
             self.supervisor.imported(number, now)
@@ -243,11 +256,13 @@ class App:
         self._act()
 
     def _exited(self, process: Process, how: str) -> None:
+        last = self._host.lookout.last_look(self, process)
         self.processes.pop(process.number, None)
         self._slots.close_for(process.number)
         self.dealer.bury(process.number)
         self._host.log_desk.left(process)
         self.supervisor.exited(process.number, how, time.monotonic())
+        self._host.lookout.ended(self, last)
         self._act()
 
     def _announce(self, ready: wire.Ready) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from .. import _limits as limits
 from ._app import App
 from ._control import CommandFailed, Stream
-from ._status import app_status, cluster_status
 
 if TYPE_CHECKING:
     from ._primary import Primary
@@ -28,6 +27,7 @@ class Commands:
         self._primary = primary
         self._do: dict[str, Callable[[Mapping[str, Any]], Awaitable[Any]]] = {
             "status": self._status,
+            "look": self._look,
             "reload": self._reload,
             "restart": self._restart,
             "scale": self._scale,
@@ -44,7 +44,7 @@ class Commands:
 
     def status(self) -> dict[str, Any]:
         """Return what `multiloop status` shows."""
-        return cluster_status([app_status(app) for app in self._primary.apps], self._primary.started_at)
+        return self._primary.lookout.status()
 
     def summary(self) -> str:
         """Say in one line how it goes, for a service manager."""
@@ -63,6 +63,9 @@ class Commands:
 
     async def _status(self, arguments: Mapping[str, Any]) -> Any:
         return self.status()
+
+    async def _look(self, arguments: Mapping[str, Any]) -> Any:
+        return self._primary.lookout.look()
 
     async def _reload(self, arguments: Mapping[str, Any]) -> Any:
         app = self._app(arguments)

@@ -46,6 +46,7 @@ class Account:
         "number",
         "refusing",
         "seat",
+        "total",
     )
 
     def __init__(self, number: int, credit: int, seat: int = 0) -> None:
@@ -54,6 +55,7 @@ class Account:
         self.free = credit
         self.capacity = sys.maxsize
         self.connections = 0
+        self.total = 0  # connections that it ever got
         self.groups: list[Group] = []
         self.refusing: set[Group] = set()
         self.is_open = False  # the supervisor lets it have connections
@@ -79,6 +81,7 @@ class Account:
     def dealt(self) -> None:
         """It got a connection."""
         self.connections += 1
+        self.total += 1
         self.free -= 1
         if not self.free or self.connections >= self.capacity:
             self.unlist()

@@ -16,19 +16,23 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .. import _limits as limits
 from .. import logs
 from .._wire import messages as wire
 from ..loop import loop_factory
+from ..stats import ClusterStatistics
 from ._app import App
 from ._commands import Commands
 from ._control import ControlServer
 from ._host import made_files, prepared, set_umask
 from ._listeners import Listener, close_listeners, open_listeners
 from ._log_desk import LogDesk
+from ._lookout import Lookout
 from ._notify import Notifier
+from ._observer import Notice, Observer
 from ._policy import make_policy
 from ._service import HTTP_SERVICE
 from ._settings import ServeSettings
@@ -41,12 +45,15 @@ _SAME_SIGNAL_S = 0.1  # SIGTERM again within this time is the same wish (process
 _STATUS_INTERVAL_S = 1.0
 
 
-def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SERVICE) -> int:
+def serve(
+    settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SERVICE, observer: Observer | None = None
+) -> int:
     """Serve until told to stop; return the exit code (`_exit_codes`). Logging is set up by the caller.
 
     Args:
         settings, more: one application each. What concerns the whole process (`process`, `loop`) is the first one's.
         factory: "module:function" that makes the service in each worker.
+        observer: is told what happens; with one, workers measure themselves.
 
     Raises:
         ConfigError: an address cannot be listened on, or an option is wrong; no worker was started.
@@ -69,7 +76,7 @@ def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SER
                 for one, sockets in zip(applications, listeners, strict=True)
             ]
             with asyncio.Runner(loop_factory=loop_factory(settings.loop)) as runner:  # type: ignore[arg-type]
-                return runner.run(Primary(apps, notifier).live())
+                return runner.run(Primary(apps, notifier, observer).live())
     finally:
         notifier.close()
         for sockets in listeners:
@@ -79,9 +86,10 @@ def serve(settings: ServeSettings, *more: ServeSettings, factory: str = HTTP_SER
 class Primary:
     """One run of a primary."""
 
-    def __init__(self, apps: Sequence[App], notifier: Notifier) -> None:
+    def __init__(self, apps: Sequence[App], notifier: Notifier, observer: Observer | None = None) -> None:
         self.apps = tuple(apps)
         self.started_at = time.time()
+        self.lookout = Lookout(self.apps, self.started_at, observer)
         self._notifier = notifier
         self._settings = apps[0].settings
         self._signals: Counter[int] = Counter()
@@ -109,7 +117,10 @@ class Primary:
             self._take_signals()
             room = _max_duplicates(sum(app.settings.supervisor.workers for app in self.apps), len(self.apps))
             for app in self.apps:
-                app.begin(self, room)
+                app.open(self, room)
+            self.lookout.start(self)
+            for app in self.apps:
+                app.begin()
             self._tick()
             return await self._done
         finally:
@@ -118,6 +129,7 @@ class Primary:
     def _end(self) -> None:
         if self._control is not None:
             self._control.close()
+        self.lookout.close()
         self.log_desk.close()
         self.spawner.close()
         for app in self.apps:
@@ -185,7 +197,7 @@ class Primary:
         if signals[signal.SIGTERM] or signals[signal.SIGINT]:
             self.stop()
         if signals[signal.SIGHUP]:
-            log.info("SIGHUP: reload")
+            self._notice("SIGHUP: reload")
             self.reload()
         if signals[signal.SIGUSR1]:
             logs.reopen()
@@ -198,13 +210,26 @@ class Primary:
             (app,) = self.apps
             app.scale(len(app.supervisor.slots) + change)
 
+    # -- what an observer may ask for (`_observer.Observed`) -----------------------------------------------------------
+    def statistics(self) -> ClusterStatistics:
+        """Return a snapshot of everything."""
+        return self.lookout.statistics()
+
+    def ask_for_reports(self) -> set[int]:
+        """Have the workers send their figures at once; returns whose are due."""
+        return self.lookout.ask_for_reports()
+
+    async def command(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """Do what the control socket can ask for. Raises CommandFailed."""
+        return await self._commands.do(command, arguments)
+
     def stop(self) -> None:
         """Drain and end; the second time: at once."""
         now = time.monotonic()
         if not self._stopped_at:
             self._stopped_at = now
             grace = max(app.settings.supervisor.grace for app in self.apps)
-            log.info("stopping: running requests have %g s", grace)
+            self._notice(f"stopping: running requests have {grace:g} s")
             needed_us = round((grace + limits.FAST_STOP_S + limits.DRAIN_KILL_MARGIN_S + 1.0) * 1e6)
             self._notifier.say("STOPPING=1", f"EXTEND_TIMEOUT_USEC={needed_us}")
             for app in self.apps:
@@ -214,6 +239,9 @@ class Primary:
             log.warning("stopping now")
             for app in self.apps:
                 app.stop_now()
+
+    def _notice(self, text: str) -> None:
+        self.lookout.notice(Notice("info", text))
 
     def reload(self, apps: Iterable[App] | None = None) -> list[asyncio.Future[str]]:
         """Reload some applications, or all; each future gives why that failed, or an empty text."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -17,11 +16,10 @@ from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc import Channel, ChannelEnds, pair
 from ..ipc._handoff import HandoffSocket, handoff_pair
+from ._observer import Notice
 from ._page import Page
 from ._spawn import Child, Spawner, interpreter_command
 from ._worker import STACK_SIGNAL
-
-log = logging.getLogger("multiloop.cluster")
 
 _WORKER = "multiloop.cluster._worker:main"
 
@@ -38,7 +36,7 @@ class Process:
     """A worker process, from the order to start it until everything of it is closed.
 
     Args:
-        on_message: called with each message and its descriptors.
+        on_message: called with each message, and with a Notice of what was found out here.
         on_exit: called once with how it ended, after its last message; also when it could not be started.
     """
 
@@ -58,6 +56,7 @@ class Process:
         self.child: Child | None = None
         self.report: wire.Report | None = None
         self.ready: wire.Ready | None = None
+        self.measures = False  # it was asked to count replies in its page
         self._loop = loop
         self._on_message = on_message
         self._on_exit = on_exit
@@ -93,7 +92,7 @@ class Process:
         try:
             self.channel.send(message, descriptors=descriptors)
         except OSError as error:
-            log.error("worker %d: %s", self.number, error)
+            self._say("error", f": {error}")
 
     def signal(self, number: int) -> None:
         """Send a signal, as soon as there is a process."""
@@ -125,7 +124,7 @@ class Process:
         if self._over or self.page.last_beat() != beat:
             return
         if self.child is not None and self.child.is_stopped:
-            log.warning("worker %d (pid %d) is stopped (SIGSTOP, or a debugger)", self.number, self.pid)
+            self._say("warning", f" (pid {self.pid}) is stopped (SIGSTOP, or a debugger)")
         elif time.monotonic() - self.page.last_thread_beat() > limits.STACK_AFTER_S + limits.THREAD_BEAT_INTERVAL_S:
             self._log_stack(None)
 
@@ -139,9 +138,9 @@ class Process:
         if not self._over:
             stack = self.page.take_stack()
             if stack:
-                log.warning("worker %d (pid %d) is here:", self.number, self.pid, extra={"detail": stack})
+                self._say("warning", f" (pid {self.pid}) is here:", stack)
             else:
-                log.warning("worker %d (pid %d) does not run: stopped, or in the kernel", self.number, self.pid)
+                self._say("warning", f" (pid {self.pid}) does not run: stopped, or in the kernel")
         if then is not None:
             then()
 
@@ -159,8 +158,11 @@ class Process:
     def _received(self, message: Any, descriptors: tuple[int, ...]) -> None:
         self._on_message(self, message)
 
+    def _say(self, level: str, text: str, detail: str = "") -> None:
+        self._on_message(self, Notice(level, f"worker {self.number}{text}", detail))
+
     def _channel_error(self, error: BaseException) -> None:
-        log.error("worker %d: its channel failed: %s", self.number, error)
+        self._say("error", f": its channel failed: {error}")
         self.signal(signal.SIGKILL)
 
     def _exited(self) -> None:

@@ -56,6 +56,9 @@ class Service(Protocol):
     def statistics(self) -> Any:
         """Return a snapshot with `requests` and `active_requests`."""
 
+    def measure(self, meter: Callable[[Any], None] | None) -> None:
+        """Call `meter` with each exchange whose reply has ended; None ends that."""
+
 
 Factory = Callable[["ServeSettings", tuple[str, ...]], tuple[Service, str]]
 

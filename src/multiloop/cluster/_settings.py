@@ -50,6 +50,18 @@ class SupervisorSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """Where the primary shows the dashboard, metrics and health, and who may see them."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str = ""  # "": one is made at the start and told
+    hosts: tuple[str, ...] = ()  # names besides its own under which it may be addressed (behind a proxy)
+    actions: bool = False  # reload, scale and restart from the page
+    metrics_open: bool = False  # /metrics without the token
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessSettings:
     """What holds for the whole primary, however many applications it serves."""
 
@@ -58,6 +70,7 @@ class ProcessSettings:
     user: str | None = None  # to become once the sockets are open; a name or a number
     group: str | None = None
     umask: int | None = None
+    admin: AdminSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from ._acceptor import Acceptor
 from ._failure import describe
 from ._intake import Intake
 from ._log_sender import LogSender
+from ._measuring import Measuring
 from ._page import Page
 from ._policy import asks_for_requests
 from ._service import Service, cut, find_factory, finished
@@ -154,11 +155,14 @@ class Worker:
             wire.Listen: self._on_listen,
             wire.Drain: lambda message, descriptors: self._drain(message.grace_s, message.give_back),
             wire.ReopenLogs: lambda message, descriptors: logs.reopen(),
+            wire.Measure: lambda message, descriptors: self._measuring.ask(message.seconds),
+            wire.ReportNow: lambda message, descriptors: self._report(now=True),
         }
         ends = ChannelEnds.from_fds(arguments.stream, arguments.descriptors)
         self._channel = Channel(ends, self._on_message, self._on_close, name="primary")
         self._log_sender = LogSender(self._loop, self._channel)
         self._handoff = HandoffSocket.from_fd(arguments.handoff)
+        self._measuring = Measuring(self._page, self._channel.send)
         self._lifeline.when_cut(self._loop, self._orphaned)
         try:
             return await self._done
@@ -210,6 +214,7 @@ class Worker:
         self._watchdog.on_wake = lambda: self._page.thread_beat(time.monotonic())  # a side thread can run
         if start.settings.dev:
             health.guard_blocking_calls()
+        self._measuring.begin(service)
         gc.collect()
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
@@ -231,13 +236,21 @@ class Worker:
 
     def _beat(self) -> None:
         self._page.beat(time.monotonic())
+        self._measuring.beat()
         if self._done.done():
             return
         self._loop.call_later(limits.HEARTBEAT_INTERVAL_S, self._beat)
         self._beats += 1
-        is_time = self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1
-        if is_time and self._service is not None and not self._channel.buffered_bytes:  # else the primary is stopped
-            self._channel.send(wire.Report(_rss_bytes(), self._service.statistics()))
+        if self._beats % round(limits.REPORT_INTERVAL_S / limits.HEARTBEAT_INTERVAL_S) == 1:
+            self._report()
+
+    def _report(self, *, now: bool = False) -> None:
+        if self._service is None or self._channel.buffered_bytes:  # the primary is stopped: it will get the next one
+            return
+        metrics = self._measuring.metrics(now=now)
+        if metrics is not None:
+            self._channel.send(metrics)
+        self._channel.send(wire.Report(_rss_bytes(), self._service.statistics(), self._measuring.details()))
 
     def _say_load(self) -> None:
         """Tell a policy that asks how much there is to do here."""
@@ -300,7 +313,10 @@ class Worker:
         except Exception:
             log.exception("leaving failed")
         finally:
-            self._finish(0)
+            try:
+                self._report(now=True)  # the last figures: nothing that was counted is lost with the worker
+            finally:
+                self._finish(0)
 
     def _orphaned(self) -> None:
         """The primary is gone: nobody waits for this process any more."""

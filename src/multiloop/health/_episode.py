@@ -137,6 +137,7 @@ class Episode:
             return
         place = _stack.blame(sight.stack)
         found = self._found.get(place)
+        is_new = found is None
         if found is None:
             found = self._found[place] = _Found(sight, _thread_name(holder))
         found.seconds += now - since_s
@@ -144,6 +145,8 @@ class Episode:
             self._served = sight.served
             if self._served is None and holder is None:
                 self._served = served_by_loop(watchdog.loop) or as_served(watchdog.request())
+        if is_new and watchdog.sighted is not None:
+            watchdog.sighted(self._make(now - self._began_s))
 
     def _report_unfinished(self) -> None:
         if self._found or not _stack.CAN_CAPTURE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from .. import _buckets
 from ..stats import Durations
 
 _PARTS_BITS = 4
@@ -81,7 +82,16 @@ class Histogram:
             p90=self.percentile(90),
             p99=self.percentile(99),
             p999=self.percentile(99.9),
+            total=self._sum,
+            buckets=self._shared_buckets(),
         )
+
+    def _shared_buckets(self) -> tuple[int, ...]:
+        counts = [0] * _buckets.COUNT
+        for index, count in enumerate(self._buckets):
+            if count:
+                counts[_buckets.index_of(_middle(index))] += count
+        return tuple(counts)
 
 
 def _bucket(microseconds: int) -> int:

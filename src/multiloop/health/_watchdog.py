@@ -62,6 +62,8 @@ class Watchdog(Handle):
             raise UsageError(f"watch(threshold={threshold_s}): seconds between 0.005 and 3600")
         self.threshold = threshold_s
         self.callbacks: list[Callable[[BlockedLoop], Any]] = []
+        # Called on the side thread while the loop is blocked, each time that it is seen somewhere new.
+        self.sighted: Callable[[BlockedLoop], None] | None = None
         self.delays = Histogram()
         self.blocked_count = 0
         self.blocked_s = 0.0

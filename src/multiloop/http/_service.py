@@ -15,6 +15,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -126,7 +127,9 @@ class HttpService:
         context = make_tls_context(tls) if tls is not None else None
         self.listeners = [Listener(i, name, self.config, context) for i, name in enumerate(listeners)]
         self.proxies = _proxies(self.config)
-        self.access = _access(self.config)
+        self._access_log = _access(self.config)
+        self._meter: Callable[[Exchange], None] | None = None
+        self.access = self._access_log  # called with each exchange whose reply has ended; None: nobody wants to know
         self.exchange_class, self._runner = _exchange_class(interface, self)
         # Whether a reply may have to end its connection: draining, or a cap on a connection's requests.
         self.closes_soon = self.config.max_requests_per_connection > 0
@@ -296,6 +299,21 @@ class HttpService:
         if self._runner is not None:
             await self._runner.close()
 
+    def measure(self, meter: Callable[[Exchange], None] | None) -> None:
+        """Have `meter` called with each exchange whose reply has ended, as the access log is; None ends that."""
+        if meter is self._meter:
+            return
+        if meter is not None and self.access is None:
+            now = perf_counter()
+            for connection in self.connections:
+                if connection.current is not None:
+                    connection.current.started_at_s = now  # nobody has asked when it started
+        self._meter = meter
+        if meter is None or self._access_log is None:
+            self.access = meter or self._access_log
+        else:
+            self.access = _both(meter, self._access_log)
+
     def statistics(self) -> HttpStatistics:
         """What this service did so far."""
         return HttpStatistics(
@@ -403,6 +421,14 @@ def _exchange_class(interface: Interface, service: HttpService) -> tuple[type[Ex
     from ._handler import HandlerExchange, NodeExchange
 
     return (NodeExchange if interface is Interface.NODE else HandlerExchange), None
+
+
+def _both(one: Callable[[Exchange], None], other: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    def call(exchange: Exchange) -> None:
+        one(exchange)
+        other(exchange)
+
+    return call
 
 
 def _proxies(config: HttpConfig) -> Any:

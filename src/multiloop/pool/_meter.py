@@ -13,6 +13,7 @@ from functools import partial
 from threading import Lock
 from time import monotonic
 
+from .. import _buckets
 from ..stats import Durations
 
 _FOLD_AT = 4096
@@ -82,7 +83,16 @@ class Histogram:
                 p90=p90,
                 p99=p99,
                 p999=p999,
+                total=self._total / 1e9,
+                buckets=self._shared_buckets(),
             )
+
+    def _shared_buckets(self) -> tuple[int, ...]:
+        counts = [0] * _buckets.COUNT
+        for bin_number, count in self._bins.items():
+            upper_ns = _BOUNDS_NS[min(bin_number, len(_BOUNDS_NS) - 1)]
+            counts[_buckets.index_of(upper_ns / _STEP**0.5 / 1e9)] += count
+        return tuple(counts)
 
     def _quantile(self, share: float) -> float:
         below = share * self._count
