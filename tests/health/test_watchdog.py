@@ -430,4 +430,7 @@ def test_blame_prefers_the_users_code_then_libraries_then_the_last_frame():
     assert _stack.blame((standard, ours)) == ours
     assert _stack.blame((place("<string>"), standard)) == place("<string>")
     assert _stack.blame((users, place("<frozen importlib._bootstrap>"))) == users
+    started = (place("<string>"), place(asyncio.runners.__file__))
+    assert _stack.blame((*started, ours, standard)) == standard
+    assert _stack.blame((*started, ours, users, standard)) == users
     assert deque(_stack.format_stack((users,)).splitlines(), maxlen=1)[0] == 'File "/home/me/app.py", line 1, in f'

@@ -163,11 +163,13 @@ _DUMPED_FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)$')
 
 
 def blame(stack: tuple[Place, ...]) -> Place:
-    """Return the innermost frame of the user's own code; else of a library; else the innermost of all."""
-    # The outermost frame of a worker process is the line that started it (`python -c`): it blocks nothing.
-    candidates = stack[1:] if stack[0].file == "<string>" else stack
+    """Return the innermost frame of the user's own code; else of a library; else the innermost of all.
+
+    What started the loop is never it: a worker's `<string>:1`, or a program's line with `run(main)`.
+    """
+    above = _above_loop(stack)
     for is_candidate in (_is_users, _is_library):
-        for place in reversed(candidates):
+        for place in reversed(above):
             if is_candidate(place.file):
                 return place
     return stack[-1]
