@@ -112,7 +112,7 @@ def browsing() -> Iterator[Page]:
                 f"http://127.0.0.1:{port_file.read_text().split()[0]}/json", timeout=20
             ) as found:
                 target = next(target for target in json.load(found) if target["type"] == "page")
-            with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+            with connect(target["webSocketDebuggerUrl"], max_size=None, ping_interval=None) as socket:
                 page = Page(socket)
                 for domain in ("Runtime", "Log", "Page", "Network"):
                     page.call(f"{domain}.enable")

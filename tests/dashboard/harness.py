@@ -179,11 +179,13 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str, app: str = APP, workers: int = 2, **variables: str) -> Iterator[Admin]:
+def serving(
+    folder: Path, *arguments: str, app: str = APP, module: str = "shop", workers: int = 2, **variables: str
+) -> Iterator[Admin]:
     """Serve an application with a dashboard, both on free ports."""
-    (folder / "shop.py").write_text(app)
+    (folder / f"{module}.py").write_text(app)
     log = folder / "log"
-    command = [sys.executable, "-W", "error", "-m", "multiloop", "serve", "shop:app", "--port", "0"]
+    command = [sys.executable, "-W", "error", "-m", "multiloop", "serve", f"{module}:app", "--port", "0"]
     command += ["--workers", str(workers), *(() if "--admin" in arguments else ("--admin", "127.0.0.1:0")), *arguments]
     with open(log, "w") as out:
         process = subprocess.Popen(
@@ -196,7 +198,7 @@ def serving(folder: Path, *arguments: str, app: str = APP, workers: int = 2, **v
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "serving shop:app" in log.read_text() or process.poll() is not None, 60)
+        wait_until(lambda: f"serving {module}:app" in log.read_text() or process.poll() is not None, 60)
         port = re.search(r"on http://127\.0\.0\.1:(\d+)", log.read_text())
         assert port is not None, log.read_text()
         link = re.search(r"dashboard: (http://\S+)", log.read_text())

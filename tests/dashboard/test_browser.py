@@ -52,7 +52,7 @@ def demo(folder: Path, workers: int) -> Iterator[Admin]:
     link = f"http://127.0.0.1:{port}/?token={TOKEN}"
     variables = {"MULTILOOP_ADMIN_TOKEN": TOKEN, "DEMO_DASHBOARD": link}
     arguments = ("--admin", str(port), "--admin-actions", "--grace", "1")
-    with serving(folder, *arguments, app=source, workers=workers, **variables) as found:
+    with serving(folder, *arguments, app=source, module="app", workers=workers, **variables) as found:
         yield found
 
 
@@ -86,16 +86,18 @@ def test_the_demos_button_blocks_and_the_dashboard_names_the_line(page: Page, tm
         assert page.run("document.querySelector('#dashboard').offsetParent !== null")
         opened(page, link)
         assert "?" not in page.run("location.href")  # the token leaves the address bar
-        source = (tmp_path / "shop.py").read_text().splitlines()
+        source = (tmp_path / "app.py").read_text().splitlines()
         computing = ("sha256(digest", "thread_time() < end")
         inside = [number for number, line in enumerate(source, 1) if any(part in line for part in computing)]
-        threading.Thread(target=admin.get, args=("/block?seconds=1.5",)).start()
-        wait_until(lambda: any(f"shop.py:{line} compute" in page.text("offenders") for line in inside), 30)
+        block = threading.Thread(target=admin.get, args=("/block?seconds=1.5",))
+        block.start()
+        wait_until(lambda: any(f"app.py:{line} compute" in page.text("offenders") for line in inside), 30)
         page.click("#offenders summary")
         wait_until(lambda: "in block" in page.text("#offenders pre"), 20)
         wait_until(lambda: "its loop was blocked for" in page.text("events"), 20)
         hosts = {urlsplit(url).netloc for url in page.requested if not url.startswith("data:")}
         assert hosts == {admin.host}  # nothing is loaded from elsewhere
+        block.join()
         assert page.errors == []
 
 
@@ -256,12 +258,14 @@ def test_the_pictures_of_the_documentation_are_taken(page: Page, tmp_path: Path)
         admin.get("/offload?seconds=0.1")
         opened(page, admin.link)
         threading.Event().wait(75)
-        threading.Thread(target=admin.get, args=("/block?seconds=4",)).start()
+        block = threading.Thread(target=admin.get, args=("/block?seconds=5",))
+        block.start()
         wait_until(lambda: "is blocked for" in page.text("blocked-now"), 30)
         for scheme in ("light", "dark"):
             page.prefer(color_scheme=scheme)
             threading.Event().wait(0.4)
             page.shoot(IMAGES / f"dashboard-{scheme}.png")
+        block.join()
 
 
 @contextlib.contextmanager
@@ -280,14 +284,17 @@ def _visitors(admin: Admin, seconds: float) -> Iterator[None]:
                 connection.request("GET", paths[number % len(paths)])
                 connection.getresponse().read()
             except (OSError, http.client.HTTPException):
+                connection.close()
                 connection = None
             if not kept and connection is not None:
                 connection.close()
                 connection = None
-            stop.wait(0.03 if kept else 0.12)
+            stop.wait(0.05 if kept else 0.15)
+        if connection is not None:
+            connection.close()
 
-    offload = "/offload?seconds=0.15"
-    plans = [*[(True, ("/fast",) * 30 + (offload,))] * 10, *[(False, ("/fast",) * 90 + ("/block?seconds=0.3",))] * 2]
+    offload = "/offload?seconds=0.02"
+    plans = [*[(True, ("/fast",) * 30 + (offload,))] * 10, *[(False, ("/fast",) * 90 + ("/block?seconds=0.2",))] * 2]
     threads = [threading.Thread(target=visit, args=plan) for plan in plans]
     for thread in threads:
         thread.start()

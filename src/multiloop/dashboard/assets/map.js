@@ -17,7 +17,10 @@ class ClusterMap {
     this.svg.append(this.arrow, this.rate, this.edges, this.primary, this.nodes);
     box.append(this.svg);
     this.quiet = matchMedia("(prefers-reduced-motion: reduce)");
-    new ResizeObserver(() => { if (this.state) this.update(this.state); }).observe(box);
+    new ResizeObserver(() => {
+      for (const dot of box.querySelectorAll(".dot")) dot.remove();  // their paths have moved
+      if (this.state) this.update(this.state);
+    }).observe(box);
   }
 
   update(state) {
