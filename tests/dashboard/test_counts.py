@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from tests.support import wait_until
 
 from .harness import Admin, Samples, serving, total
