@@ -19,7 +19,7 @@ from tests.support import LOOPS, environment, until
 
 import multiloop
 from multiloop import health
-from multiloop.health import _episode
+from multiloop.health import _episode, _stack
 from multiloop.health._threads import RunQueue, cpu_times
 
 HERE = os.path.basename(__file__)
@@ -273,3 +273,38 @@ def test_a_block_that_nobody_could_look_at_is_reported_without_a_place(
 
     multiloop.run(main)
     assert "by a call that held the interpreter's lock" in records[-1].getMessage()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("dumped", [False, True])
+def test_a_loop_that_has_come_to_its_beat_is_not_blamed_for_it(
+    loop: Any, dumped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a call that held the lock the loop may be let in before the watchdog: as far as into that one's beat."""
+    monkeypatch.setattr(_stack, "_others_may_exist", lambda: dumped)
+    looked: list[Any] = []
+    go, over = threading.Lock(), threading.Lock()
+    go.acquire()
+    over.acquire()
+
+    async def main() -> None:
+        watchdog = health.watch(0.05)
+        await until(lambda: watchdog.beats)
+
+        def look() -> None:
+            go.acquire()
+            looked.append(_stack.capture_loop(watchdog.thread_id, watchdog.base))
+            over.release()
+
+        def starved_s() -> float:
+            if threading.get_ident() == watchdog.thread_id and not looked:
+                go.release()
+                over.acquire()
+            return 0.0
+
+        threading.Thread(target=look).start()
+        monkeypatch.setattr(watchdog, "starved_s", starved_s)
+        await until(lambda: looked)
+
+    multiloop.run(main, loop=loop)
+    assert looked == [None]

@@ -424,7 +424,7 @@ def test_blame_prefers_the_users_code_then_libraries_then_the_last_frame():
         return _stack.Place(file, 1, "f")
 
     standard, library = place(json.__file__), place("/x/lib/site-packages/lib/a.py")
-    users, ours = place("/home/me/app.py"), place(health.__file__)
+    users, ours = place("/home/me/app.py"), place(health.__file__)  # ours is no library, wherever it is installed
     assert _stack.blame((ours, users, library, standard)) == users
     assert _stack.blame((ours, library, standard)) == library
     assert _stack.blame((standard, ours)) == ours

@@ -133,7 +133,7 @@ class Episode:
         else:
             sight = _stack.capture(holder.thread)
         since_s, self._looked_s = self._looked_s, now
-        if sight is None:
+        if sight is None or (holder is None and watchdog.beats != self._beats):  # over: that is what came after it
             return
         place = _stack.blame(sight.stack)
         found = self._found.get(place)

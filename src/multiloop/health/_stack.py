@@ -26,13 +26,14 @@ import sys
 import sysconfig
 import traceback
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 from ..loop import _run
 from ._requests import Served, served_in_frame
 
 _MAX_FRAMES = 120
+_BEAT_DEPTH = 4  # of calls below it, itself included: no more
 
 # Interpreters with a lock of their own exist since 3.12; one that cannot have daemon threads is one.
 _HAS_GLOBAL_LOCK = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
@@ -63,18 +64,23 @@ class Sight(NamedTuple):
 
 
 class Base(NamedTuple):
-    """The frame from which a loop without Python frames of its own (uvloop) was started; both 0 for other loops."""
+    """How a loop looks when nothing blocks it.
+
+    The frame from which one without Python frames of its own (uvloop) was started: both 0 for other loops. And the code of
+    the beat: a loop that has come to it is free again.
+    """
 
     frame_id: int = 0
     depth: int = 0
+    beat: CodeType | None = None
 
 
-def find_base(callback: FrameType) -> Base:
-    """Return it, given the frame of a function that the loop has called."""
-    caller = callback.f_back
+def find_base(beat: FrameType) -> Base:
+    """Return it, given the frame of the beat, which the loop has called."""
+    caller = beat.f_back
     if caller is None or caller.f_code.co_filename == _EVENTS:
-        return Base()
-    return Base(id(caller), sum(1 for _ in traceback.walk_stack(caller)))
+        return Base(beat=beat.f_code)
+    return Base(id(caller), sum(1 for _ in traceback.walk_stack(caller)), beat.f_code)
 
 
 def is_idle(thread: int, base: Base) -> bool | None:
@@ -86,12 +92,13 @@ def is_idle(thread: int, base: Base) -> bool | None:
 
 
 def capture_loop(thread: int, base: Base) -> Sight | None:
-    """Return what a loop's thread is doing; None when it waits for events, or when it cannot be seen."""
+    """Return what a loop's thread is doing; None when it is free (waits, or beats), or when it cannot be seen."""
     if not CAN_CAPTURE:
         return None
     if _others_may_exist():
         stack = _dump(thread)
-        return None if not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth else Sight(stack, None)
+        is_free = not stack or stack[-1].file == _SELECTORS or len(stack) == base.depth or _is_beating(stack, base)
+        return None if is_free else Sight(stack, None)
     frame = sys._current_frames().get(thread)
     return None if frame is None or _waits(frame, base) else copy(frame)
 
@@ -121,8 +128,24 @@ def copy(innermost: FrameType) -> Sight:
     return Sight(tuple(reversed(stack)), served)
 
 
-def _waits(frame: FrameType, base: Base) -> bool:
-    return id(frame) == base.frame_id or frame.f_code.co_filename == _SELECTORS
+def _waits(innermost: FrameType, base: Base) -> bool:
+    if id(innermost) == base.frame_id or innermost.f_code.co_filename == _SELECTORS:
+        return True
+    frame: FrameType | None = innermost
+    for _ in range(_BEAT_DEPTH):  # behind a block the beat may be let in before us: what it calls did not block
+        if frame is None:
+            return False
+        if frame.f_code is base.beat:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_beating(stack: tuple[Place, ...], base: Base) -> bool:
+    if base.beat is None:
+        return False
+    file, names = base.beat.co_filename, (base.beat.co_name, base.beat.co_qualname)  # a dump has one or the other
+    return any(place.file == file and place.function in names for place in stack[-_BEAT_DEPTH:])
 
 
 def _others_may_exist() -> bool:
@@ -222,10 +245,10 @@ def is_standard(real: str) -> bool:
 
 
 def _is_library(file: str) -> bool:
-    return bool(package_of(file))
+    return bool(package_of(file)) and not os.path.realpath(file).startswith(_OURS)  # ours is installed beside them
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith("<frozen ") or _is_library(file):
+    if file.startswith("<frozen ") or package_of(file):
         return False
     return not os.path.realpath(file).startswith((_OURS, *_STANDARD))
