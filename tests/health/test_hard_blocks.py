@@ -158,7 +158,8 @@ def test_a_loop_that_does_not_run_is_not_blocked(loop: Any, records: list[loggin
     assert made.run_until_complete(second()) == 0
     made.run_until_complete(_stop(watchdog))
     made.close()
-    assert records == []
+    # a busy machine may have had no core for it, which is told: that is no block
+    assert [record for record in records if "had no core for it" not in record.getMessage()] == []
 
 
 async def _stop(watchdog: health.Watchdog) -> None:

@@ -81,7 +81,7 @@ def test_a_sleeping_handler_is_named_with_its_line_and_time(loop, records):
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_computing_is_named_too(loop, records):
-    [report] = watched(lambda: compute(0.4), loop)
+    report = max(watched(lambda: compute(0.4), loop), key=lambda report: report.duration)  # a busy machine adds others
     assert (os.path.basename(report.file), report.function) == (HERE, "compute")
 
 
