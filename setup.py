@@ -3,6 +3,7 @@
 What lives here: extension modules only; everything else about the package is in pyproject.toml.
 """
 
+import glob
 import importlib.util
 import os
 import shutil
@@ -12,6 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
+LINUX = sys.platform == "linux"
 
 
 def load_speed():
@@ -33,6 +35,8 @@ def twins():
         from Cython.Build import cythonize
     except ImportError:
         return []
+    if os.name == "nt":
+        return []  # the binding knows the ways of Unix
     options = {"extra_compile_args": ["-O2", "-g0", "-Wno-unused-function"], "optional": True}
     directives = {
         "language_level": 3,
@@ -42,7 +46,10 @@ def twins():
     }
     try:
         return cythonize(
-            [Extension(name, [os.path.relpath(source, ROOT)], **options) for name, source in speed.HOT.items()],
+            [
+                *(Extension(name, [os.path.relpath(source, ROOT)], **options) for name, source in speed.HOT.items()),
+                Extension(speed.BINDING, [speed.BINDING_SOURCE], libraries=["dl"] if LINUX else [], **options),
+            ],
             build_dir="build/cython",
             compiler_directives=directives,
             include_path=["src"],
@@ -54,7 +61,7 @@ def twins():
 
 
 class build_with_twins(build_ext):  # noqa: N801 - setuptools' way to spell commands
-    """Moves each twin into multiloop/_compiled under a name that carries the hash of its source."""
+    """Moves each twin into multiloop/_compiled under a name that carries the fingerprint of the sources."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -64,14 +71,14 @@ class build_with_twins(build_ext):  # noqa: N801 - setuptools' way to spell comm
         super().run()
         base = os.path.join(ROOT, "src") if self.inplace else self.build_lib
         folder = os.path.join(base, "multiloop", "_compiled")
-        for name, source in speed.HOT.items():
-            stem = name.replace(".", os.sep)
-            suffix = self.get_ext_filename("").rpartition(os.sep)[2]
-            built = os.path.join(base, stem + suffix)
+        suffix = self.get_ext_filename("").rpartition(os.sep)[2]
+        for name in (*speed.HOT, speed.BINDING):
+            built = os.path.join(base, name.replace(".", os.sep) + suffix)
             if os.path.exists(built):
-                with open(source, "rb") as file:
-                    twin = speed.twin_stem(name, file.read())
                 os.makedirs(folder, exist_ok=True)
+                twin = speed.twin_stem(name)
+                for stale in glob.glob(os.path.join(folder, twin.rpartition("-")[0] + "-*" + suffix)):
+                    os.remove(stale)
                 shutil.move(built, os.path.join(folder, twin + suffix))
 
     def get_outputs(self):

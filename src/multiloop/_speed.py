@@ -2,13 +2,14 @@
 
 What lives here: the list of hot modules, and the finder that takes a twin when it fits. What must not: any hot code.
 
-A twin is taken when its file name carries the hash of the source beside it (a stale one is never loaded), MULTILOOP_PURE
-is unset, and it loads: a sub-interpreter refuses it, and the source runs there. Modules keep their names either way, so
-nobody above knows which form runs.
+A twin is taken when its file name carries the fingerprint of all hot sources (their classes know each other's C layout, so a
+change in one makes all stale, and a stale one is never loaded), MULTILOOP_PURE is unset, and it loads: a sub-interpreter
+refuses it, and the source runs there. Modules keep their names either way, so nobody above knows which form runs.
 """
 
 from __future__ import annotations
 
+import _imp
 import os
 import sys
 from collections.abc import Sequence
@@ -22,31 +23,72 @@ else:
     Loader = MetaPathFinder = object  # every worker imports this module: importlib.abc would cost it 10 ms
 
 _ROOT = os.path.dirname(os.path.abspath(__file__))
+_KEY = 0x6D756C74696C6F6F  # any number; a hash that needs no OpenSSL is enough to notice a change
 
 HOT = {
     f"multiloop.{name}": os.path.join(_ROOT, *name.split(".")) + ".py"
-    for name in ("_wire.http1", "http._exchange", "http._reader", "http._connection", "http._asgi", "http._handler")
+    for name in (
+        "_wire.http1",
+        "http._state",
+        "http._request",
+        "http._exchange",
+        "http._reader",
+        "http._connection",
+        "http._asgi",
+        "http._handler",
+    )
 }
 """The hot modules and their sources. setup.py compiles these."""
 
+BINDING = "multiloop.http._llhttp"
+"""The one module without a plain form: the reader that takes its events from llhttp in C. `http._reader` does without it."""
 
-def twin_stem(module: str, source: bytes) -> str:
-    """The file name, without its suffix, of the twin of this source."""
-    import hashlib
+BINDING_SOURCE = os.path.join("src", *BINDING.split(".")) + ".pyx"
+"""Its source, from the root of a checkout."""
 
-    name = module.removeprefix("multiloop.").replace(".", "__")
-    return f"{name}-{hashlib.sha256(source).hexdigest()[:16]}"
+_fingerprint = ""
+_twins: dict[str, str] | None = None
+
+
+def source_files() -> list[str]:
+    """Everything that the twins are made of: the sources, and the C layouts beside them."""
+    layouts = [path[:-3] + ".pxd" for path in HOT.values()]
+    binding = os.path.join(_ROOT, *BINDING.split(".")[1:]) + ".pyx"
+    return [*HOT.values(), *(path for path in (*layouts, binding) if os.path.exists(path))]
+
+
+def fingerprint() -> str:
+    """Sixteen digits that change with every change to a hot source."""
+    global _fingerprint
+    if not _fingerprint:
+        texts = []
+        for path in source_files():
+            with open(path, "rb") as file:
+                texts.append(file.read())
+        _fingerprint = _imp.source_hash(_KEY, b"\0".join(texts)).hex()
+    return _fingerprint
+
+
+def twin_stem(module: str) -> str:
+    """The file name, without its suffix, of the twin of this module as it is now."""
+    return f"{module.removeprefix('multiloop.').replace('.', '__')}-{fingerprint()}"
 
 
 def find_twin(module: str) -> str | None:
-    """The path of the twin that fits the source of a hot module, or None."""
-    try:
-        with open(HOT[module], "rb") as file:
-            stem = twin_stem(module, file.read())
-    except OSError:
-        return None
-    path = os.path.join(_ROOT, "_compiled", stem + EXTENSION_SUFFIXES[0])
-    return path if os.path.exists(path) else None
+    """The path of the twin that fits a hot module, or None. All of them or none: they know each other's C layout."""
+    global _twins
+    if _twins is None:
+        _twins = {}
+        try:
+            found = {
+                name: os.path.join(_ROOT, "_compiled", twin_stem(name) + EXTENSION_SUFFIXES[0])
+                for name in (*HOT, BINDING)
+            }
+        except OSError:  # sources that are not files
+            return None
+        if all(map(os.path.exists, found.values())):
+            _twins = found
+    return _twins.get(module)
 
 
 class _TwinLoader(Loader):
@@ -54,13 +96,15 @@ class _TwinLoader(Loader):
 
     def __init__(self, name: str, twin: str) -> None:
         self._twin = ExtensionFileLoader(name, twin)
-        self._source = SourceFileLoader(name, HOT[name])
+        self._source = SourceFileLoader(name, HOT.get(name, ""))
         self._refused = False
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         try:
             return self._twin.create_module(spec)
         except ImportError:
+            if spec.name not in HOT:
+                raise
             self._refused = True
             spec.origin = HOT[spec.name]
             return None
@@ -81,7 +125,7 @@ class _TwinFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in HOT:
+        if fullname not in HOT and fullname != BINDING:
             return None
         twin = find_twin(fullname)
         if twin is None:
@@ -98,12 +142,7 @@ def install() -> None:
 
 
 def form() -> str:
-    """ "compiled" when every hot module has a twin that fits, else "pure Python" and why."""
+    """ "compiled", or "pure Python" and why."""
     if os.environ.get("MULTILOOP_PURE"):
         return "pure Python (MULTILOOP_PURE is set)"
-    missing = [name for name in HOT if find_twin(name) is None]
-    if not missing:
-        return "compiled"
-    if len(missing) == len(HOT):
-        return "pure Python (not compiled at installation)"
-    return f"partly compiled (no fitting twin of {', '.join(missing)})"
+    return "compiled" if find_twin(BINDING) is not None else "pure Python (not compiled at installation)"

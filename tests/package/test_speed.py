@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from multiloop import _speed
+from tests.support import SOURCE
 
 ASK = """
 import multiloop.http._connection as c, multiloop._speed as s
@@ -21,6 +24,10 @@ def ask(**environment: str) -> list[str]:
     return said.stdout.split(maxsplit=2)
 
 
+def plain_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "MULTILOOP_PURE"}
+
+
 def test_plain_python_runs_when_it_is_asked_for() -> None:
     assert ask(MULTILOOP_PURE="1")[:2] == ["multiloop.http._connection", "True"]
 
@@ -32,10 +39,34 @@ def test_the_form_that_runs_is_the_one_that_is_told() -> None:
     assert form.startswith(("compiled", "partly")) or is_plain == "True"
 
 
-def test_a_twin_of_another_source_has_another_name() -> None:
-    assert _speed.twin_stem("multiloop.http._asgi", b"a") != _speed.twin_stem("multiloop.http._asgi", b"b")
-    assert _speed.twin_stem("multiloop.http._asgi", b"a").startswith("http___asgi-")
+def test_a_change_in_any_hot_source_makes_every_twin_stale(tmp_path: Path) -> None:
+    copy = tmp_path / "multiloop"
+    shutil.copytree(SOURCE / "multiloop", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    ask_copy = "import sys; sys.path.insert(0, sys.argv[1]); import multiloop; from multiloop import _speed; print("
+    ask_copy += "_speed.__file__.startswith(sys.argv[1]), _speed.fingerprint(), _speed.form() == 'compiled')"
+
+    def look() -> list[str]:
+        said = subprocess.run(
+            [sys.executable, "-c", ask_copy, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=plain_environment(),
+        )
+        return said.stdout.split()
+
+    before = look()
+    assert before[0] == "True"
+    for path in (copy / "http" / "_asgi.py", copy / "http" / "_state.pxd", copy / "http" / "_llhttp.pyx"):
+        text = path.read_text()
+        path.write_text(text + "\n# changed\n")
+        after = look()
+        assert after[1] != before[1]
+        assert after[2] == "False"
+        path.write_text(text)
+    assert look() == before
 
 
 def test_every_hot_module_is_there() -> None:
-    assert all(os.path.exists(path) for path in _speed.HOT.values())
+    assert all(os.path.exists(path) for path in _speed.source_files())
+    assert _speed.BINDING_SOURCE in {os.path.relpath(path, SOURCE.parent) for path in _speed.source_files()}

@@ -49,7 +49,7 @@ def is_valid_host(value: bytes) -> bool:
     return known
 
 
-def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """Split a request target into path, query and (of the absolute form) the host that overrides the Host field.
 
     Raises BadRequest for a form that the method does not take, a fragment, or characters that a target cannot have.
@@ -60,10 +60,10 @@ def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | No
         path, _, query = target.partition(b"?")
         return path, query, None
     if target == b"*":
-        if method == b"OPTIONS":
+        if method == "OPTIONS":
             return b"*", b"", None
         raise BadRequest(400, "the asterisk form belongs to OPTIONS")
-    if method == b"CONNECT":
+    if method == "CONNECT":
         raise BadRequest(501, "CONNECT is not offered")
     found = _ABSOLUTE.fullmatch(target)
     if found is None:
@@ -202,13 +202,13 @@ def header_line(name: Any, value: Any) -> tuple[bytes, int, int]:
 
     Raises ValueError for a name or value that would split or corrupt the reply, TypeError for what is not bytes.
     """
-    found = _lines.get((name, value))
-    if found is not None:
-        return found
     if not isinstance(name, bytes) or not isinstance(value, bytes):
         if isinstance(name, bytes | bytearray | memoryview) and isinstance(value, bytes | bytearray | memoryview):
             return header_line(bytes(name), bytes(value))
         raise TypeError(f"a header is a pair of bytes, not ({type(name).__name__}, {type(value).__name__})")
+    found = _lines.get((name, value))
+    if found is not None:
+        return found
     if _TOKEN.fullmatch(name) is None:
         raise ValueError(f"header name {name!r} has characters that a name cannot have")
     if _FORBIDDEN_IN_VALUE.search(value) is not None:
@@ -232,6 +232,20 @@ def header_line(name: Any, value: Any) -> tuple[bytes, int, int]:
 def has_no_body(method: bytes, status: int) -> bool:
     """Whether a reply has no body whatever its fields say (RFC 9112 6.3)."""
     return method == b"HEAD" or status == 204 or status == 304 or status < 200
+
+
+def text_head(fields: bytes) -> bytes:
+    """The beginning of the commonest reply, plain text with 200, up to its length; `fields` are whole lines."""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n" + fields
+
+
+LENGTH_ENDS: Final = tuple(b"content-length: %d\r\n\r\n" % length for length in range(1024))
+"""The end of a reply's head for each short body."""
+
+
+def length_end(length: int) -> bytes:
+    """The end of a reply's head for a body of this length."""
+    return LENGTH_ENDS[length] if length < 1024 else b"content-length: %d\r\n\r\n" % length
 
 
 LAST_CHUNK: Final = b"0\r\n\r\n"

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ._config import TlsConfig as TlsConfig
     from ._exchange import ReplyError as ReplyError
     from ._lifespan import LifespanFailed as LifespanFailed
-    from ._messages import Headers as Headers
-    from ._messages import Request as Request
     from ._messages import Response as Response
+    from ._request import Headers as Headers
+    from ._request import Request as Request
     from ._server import Server as Server
     from ._server import create_server as create_server
     from ._server import handler as handler
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "_client_agent",
     "ClientRequest": "_client_request",
-    "Headers": "_messages",
+    "Headers": "_request",
     "HttpConfig": "_config",
     "HttpService": "_service",
     "LifespanFailed": "_lifespan",
     "Reply": "_client_reply",
     "ReplyError": "_exchange",
-    "Request": "_messages",
+    "Request": "_request",
     "Response": "_messages",
     "Server": "_server",
     "StaticFiles": "_static",

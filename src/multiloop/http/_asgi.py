@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from asyncio import Task
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 from .._wire.http1 import Fields, header_line
@@ -28,11 +30,35 @@ if TYPE_CHECKING:
 log = logging.getLogger("multiloop.http")
 
 _EAGER = sys.version_info >= (3, 12)
-EXTENSIONS: dict[str, dict[str, Any]] = {
-    "http.response.trailers": {},
-    "http.response.early_hint": {},
-    "http.response.pathsend": {},
-}
+
+
+class Sent:
+    """What `send` returns once it has taken an event: something to await that never waits.
+
+    Made once, because a coroutine for each event would cost more than most events do. `asyncio.create_task` and
+    `ensure_future` take it as well.
+    """
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return _EXHAUSTED
+
+    def send(self, value: None) -> Any:
+        """End at once, as a coroutine that has nothing to wait for."""
+        raise StopIteration
+
+    def throw(self, kind: Any, value: Any = None, trace: Any = None) -> Any:
+        """Raise what a canceller throws in."""
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+Coroutine.register(Sent)
+_EXHAUSTED = cast("Generator[Any, Any, None]", iter(()))
+_SENT = Sent()
 
 
 class ClientLeft(ConnectionResetError):
@@ -51,26 +77,33 @@ class AsgiExchange(Exchange):
 
     __slots__ = ("_end_told", "_left", "_wants_trailers", "scope", "task", "trailer_fields")
 
-    def __init__(self, connection: Connection, method: str) -> None:
-        Exchange.__init__(self, connection, method)
+    task: asyncio.Task[None] | None
+    trailer_fields: Fields | None
+
+    def begin(self, connection: Connection, method: str) -> None:
+        Exchange.begin(self, connection, method)
         self._left = False  # told of the disconnect by the client's FIN alone
         self._end_told = False
         self._wants_trailers = False
-        self.trailer_fields: Fields = []
-        self.task: asyncio.Task[None] | None = None
+        self.trailer_fields = None
+        self.task = None
+
+    def fresh(self, connection: Connection, method: str) -> AsgiExchange:
+        made = AsgiExchange.__new__(AsgiExchange)
+        made.begin(connection, method)
+        return made
 
     def start(self) -> None:
         service = self.connection.service
         self.scope = self.make_scope()
-        loop = service.loop
         if service.has_task_factory:
-            self.task = loop.create_task(self._run())
+            self.task = service.loop.create_task(self._run())
         elif _EAGER:
-            task = asyncio.Task(self._run(), loop=loop, name="request", eager_start=True)  # type: ignore[call-arg]
+            task = Task(self._run(), loop=service.loop, name="request", eager_start=True)  # type: ignore[call-arg]
             if not task.done():
                 self.task = task
         else:  # made here: the loop's own way formats a name for each, and uvloop's another
-            self.task = asyncio.Task(self._run(), loop=loop, name="request")
+            self.task = Task(self._run(), loop=service.loop, name="request")
 
     def make_scope(self) -> dict[str, Any]:
         connection = self.connection
@@ -78,13 +111,14 @@ class AsgiExchange(Exchange):
         scope: dict[str, Any] = listener.scope.copy()
         path = self.path
         text = path.decode("ascii") if b"%" not in path else decode_path(path)
-        scope["http_version"] = self.http_version
+        if self.http_version != "1.1":
+            scope["http_version"] = self.http_version
         scope["method"] = self.method
         scope["path"] = listener.root_path + text if listener.root_path else text
         scope["raw_path"] = path
         scope["query_string"] = self.query
         scope["headers"] = self.headers
-        scope["client"] = connection._peer or connection.peer()
+        scope["client"] = connection.peer_address or connection.peer()
         if listener.server is None:
             scope["server"] = local_address(connection.transport)
         service = connection.service
@@ -152,31 +186,30 @@ class AsgiExchange(Exchange):
             await self.wait()
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Take an event of the reply (ASGI).
+    def send(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Take an event of the reply (ASGI): at once, if there is room; what it returns is to be awaited.
 
         Raises OSError when the client is gone, ReplyError for an event out of turn, ValueError or TypeError for a
         status or header that HTTP does not allow.
         """
-        kind = message["type"]
+        event = message if type(message) is dict else dict(message)
+        kind = event["type"]
         if self.gone:
             raise ClientLeft("the client left")
         if kind == "http.response.body":
-            more = message.get("more_body", False)
-            body = message.get("body", b"")
-            if not isinstance(body, bytes):
+            more = event.get("more_body", False)
+            body = event.get("body", b"")
+            if type(body) is not bytes:
                 body = bytes(body)
-            if self._wants_trailers:
-                self.send_body(body, more, hold_end=True)
-            else:
-                self.send_body(body, more)
-            if more and self.connection.write_room() is not None:
-                await self._room()
-        elif kind == "http.response.start":
-            self.start_reply(message["status"], message.get("headers", ()))
-            self._wants_trailers = bool(message.get("trailers", False))
-        else:
-            await self._send_extension(kind, message)
+            self.send_body(body, bool(more), None, self._wants_trailers)
+            if more and self.connection.write_waiter is not None:
+                return self._room()
+            return _SENT
+        if kind == "http.response.start":
+            self.start_reply(event["status"], event.get("headers", ()))
+            self._wants_trailers = bool(event.get("trailers", False))
+            return _SENT
+        return self._send_extension(kind, event)
 
     async def _room(self) -> None:
         room = self.connection.write_room()
@@ -189,7 +222,8 @@ class AsgiExchange(Exchange):
         if kind == "http.response.trailers":
             if not self._wants_trailers:
                 raise ReplyError("trailers were not announced: http.response.start needs trailers=True")
-            self.trailer_fields += [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+            fields = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+            self.trailer_fields = (self.trailer_fields or []) + fields
             if not message.get("more_trailers", False):
                 self._wants_trailers = False
                 self.send_body(b"", False, self.trailer_fields)

@@ -1,6 +1,6 @@
 """One connection of an HTTP server: bytes in, exchanges in order, deadlines, the end.
 
-What lives here: `Connection`, the protocol that a transport calls. It has no base class so that it can be compiled.
+What lives here: `Connection`, the protocol that a transport calls. It is no asyncio.Protocol so that it can be compiled.
 What must not: how an application is called (`_asgi`, `_wsgi`, `_handler`), what a head means (`_reader`, `_wire.http1`).
 
     transport → data_received → RequestReader → exchange (queued, started in order) → write → transport
@@ -26,6 +26,7 @@ from .._wire.http1 import BadRequest
 from ._deadlines import BODY, CLOSING, FIRST_BYTE, HEAD, IDLE, LINGER, NEVER, SERVING
 from ._exchange import DONE, STREAMING, Exchange
 from ._sharing import duplicate, shut_down_shared
+from ._state import Carrier
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._reader import RequestReader
-    from ._service import HttpService, Listener
+    from ._service import HttpService
+    from ._state import Listener
 
 log = logging.getLogger("multiloop.http")
 
@@ -41,16 +43,16 @@ _LINGER_S = 2.0  # after an error reply: time for the client to read it before a
 _LINGER_BYTES = 1 << 20
 
 
-class Connection:
+class Connection(Carrier):
     """The protocol of one connection."""
 
     __slots__ = (
-        "__weakref__", "_backlog", "_lingered", "_on_closed", "_on_first_byte", "_peer", "_pumping", "_queue", "_refusal",
-        "_served", "_write_waiter", "body_since_s", "config", "current", "deadline_s", "eof", "listener", "phase", "reader",
-        "reading_paused", "service", "transport", "upgraded", "write_since_s",
+        "__weakref__", "_backlog", "_lingered", "_on_closed", "_on_first_byte", "_pumping", "_queue", "_refusal",
+        "_served", "body_since_s", "current", "deadline_s", "eof", "phase", "reader", "reading_paused", "upgraded",
+        "write_since_s",
     )  # fmt: skip
 
-    transport: Any
+    service: HttpService
 
     def __init__(
         self,
@@ -62,10 +64,9 @@ class Connection:
         peer: tuple[str, int] | None = None,
     ) -> None:
         self.service = service
-        self.config = service.config
         self.listener = listener
         self.phase = IDLE if kept else FIRST_BYTE
-        self.deadline_s = service.now_s + (self.config.keep_alive_timeout if kept else self.config.first_byte_timeout)
+        self.deadline_s = service.now_s + (service.keep_alive_s if kept else service.config.first_byte_timeout)
         self.reader: RequestReader | None = None
         self.current: Exchange | None = None
         self.upgraded: Any = None  # a WebSocket session that took the connection over
@@ -76,9 +77,9 @@ class Connection:
         self._refusal: BadRequest | None = None
         self._pumping = False
         self.reading_paused = False
-        self._write_waiter: asyncio.Future[None] | None = None
+        self.write_waiter = None
         self._served = 0
-        self._peer = peer  # None: the socket's own
+        self.peer_address = peer
         self._on_first_byte = on_first_byte
         self._on_closed = on_closed
 
@@ -142,14 +143,14 @@ class Connection:
         self.service.connection_gone()
 
     def pause_writing(self) -> None:
-        if self._write_waiter is None:
-            self._write_waiter = self.service.loop.create_future()
+        if self.write_waiter is None:
+            self.write_waiter = self.service.loop.create_future()
             self.write_since_s = self.service.now_s
         if self.upgraded is None and self._queue:
             self.pause_reading()
 
     def resume_writing(self) -> None:
-        waiter, self._write_waiter = self._write_waiter, None
+        waiter, self.write_waiter = self.write_waiter, None
         self.write_since_s = NEVER
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -165,7 +166,7 @@ class Connection:
         size = len(data)
         try:
             if size <= PARSE_SLICE_BYTES:
-                reader.parser.feed_data(data)
+                reader.feed(data)
                 if reader.in_message:
                     reader.count_fed(size)
             else:
@@ -185,6 +186,7 @@ class Connection:
             self.reader = None
             current = self.current
             if (current is None or current.keep_alive) if self._queue is None else self._queue[-1].keep_alive:
+                reader.connection = None  # type: ignore[assignment]
                 service.readers.append(reader)  # one that stopped behind its last message cannot be used again
             if self.phase == BODY or self.phase == HEAD:
                 self._message_read()
@@ -193,7 +195,7 @@ class Connection:
         current = self.current
         if current is None:  # the rest of a body that nobody wanted
             self.phase = IDLE
-            self.deadline_s = self.service.now_s + self.config.keep_alive_timeout
+            self.deadline_s = self.service.now_s + self.service.keep_alive_s
             if self.service.draining:
                 self.service.idle_while_draining(self)
         elif current.started:
@@ -215,7 +217,7 @@ class Connection:
                 step = 512
             piece = view[position : position + step]
             try:
-                reader.parser.feed_data(piece)
+                reader.feed(piece)
             except httptools.HttpParserUpgrade as upgrade:
                 self._upgrade_due(reader, bytes(view[position:]), upgrade.args[0])
                 return
@@ -223,12 +225,14 @@ class Connection:
                 reader.count_fed(len(piece))
             position += step
 
-    def queue_exchange(self, exchange: Exchange) -> None:
-        """Take a request behind another that is under way (called by the reader)."""
-        if self._queue is None:
-            self._queue = [exchange]
-        else:
+    def take_exchange(self, exchange: Exchange) -> None:
+        """Take a request whose head is complete: it is next, or waits behind others (called by the reader)."""
+        if self._queue is not None:
             self._queue.append(exchange)
+        elif self.current is None:
+            self.current = exchange
+        else:
+            self._queue = [exchange]
 
     def _last_keeps_alive(self) -> bool:
         queue = self._queue
@@ -240,10 +244,10 @@ class Connection:
             if self.phase != BODY:
                 self.phase = BODY
                 self.body_since_s = self.service.now_s
-            self.deadline_s = self.service.now_s + self.config.body_idle_timeout
+            self.deadline_s = self.service.now_s + self.service.config.body_idle_timeout
         elif self.phase != HEAD:
             self.phase = HEAD
-            self.deadline_s = self.service.now_s + self.config.header_timeout
+            self.deadline_s = self.service.now_s + self.service.config.header_timeout
 
     def _parser_error(self, reader: RequestReader, error: Exception, data: bytes) -> None:
         refused = reader.refused
@@ -328,7 +332,8 @@ class Connection:
             self.current = None
             self.close()  # the rest of that body will never come
             return
-        service, limit = self.service, self.config.limit_concurrency
+        service = self.service
+        limit = service.limit_concurrency
         service.active += 1
         if limit and service.active > limit:
             exchange.fail(503, retry_after_s=1)
@@ -363,32 +368,33 @@ class Connection:
         finally:
             self._pumping = False
 
-    def exchange_done(self, exchange: Exchange, *, close: bool) -> None:
+    def exchange_done(self, exchange: Exchange, close: bool) -> None:
         """The reply of the exchange under way is complete (called by the exchange)."""
+        done = exchange
         service = self.service
         service.active -= 1
         service.requests += 1
         self._served += 1
         if service.access is not None:
-            service.access(exchange)
-        if self.current is not exchange:
+            service.access(done)
+        if self.current is not done:
             return  # the connection is gone, or was taken over
         self.current = None
         if close:
-            self.close(linger=not exchange.body_done)
+            self.close(linger=not done.body_done)
             return
         if self.reading_paused:
             self.resume_reading()
-        if not exchange.body_done:
+        if not done.body_done:
             if self.eof:
                 self.close()
                 return
             self.phase = BODY  # the rest of the body is read and dropped, within its deadline
             self.body_since_s = service.now_s
-            self.deadline_s = service.now_s + min(self.config.body_idle_timeout, 10.0)
+            self.deadline_s = service.now_s + min(service.config.body_idle_timeout, 10.0)
         elif self.reader is None:
             self.phase = IDLE
-            self.deadline_s = service.now_s + self.config.keep_alive_timeout
+            self.deadline_s = service.now_s + service.keep_alive_s
             if self.eof and self._queue is None:
                 self.close()
                 return
@@ -406,14 +412,14 @@ class Connection:
 
     def is_last(self) -> bool:
         """Whether the exchange under way is the last that this connection may carry."""
-        return 0 < self.config.max_requests_per_connection <= self._served + 1
+        return 0 < self.service.config.max_requests_per_connection <= self._served + 1
 
     # -- for exchanges and sessions ------------------------------------------------------------------------------------
     def write_room(self) -> asyncio.Future[None] | None:
         """None while there is room below the high-water mark, else what to wait for."""
-        if self._write_waiter is not None and self._write_waiter.cancelled():
-            self._write_waiter = self.service.loop.create_future()
-        return self._write_waiter
+        if self.write_waiter is not None and self.write_waiter.cancelled():
+            self.write_waiter = self.service.loop.create_future()
+        return self.write_waiter
 
     def pause_reading(self) -> None:
         if not self.reading_paused and self.phase < CLOSING:
@@ -425,7 +431,7 @@ class Connection:
             self.reading_paused = False
             self.transport.resume_reading()
             if self.phase == BODY:
-                self.deadline_s = self.service.now_s + self.config.body_idle_timeout
+                self.deadline_s = self.service.now_s + self.service.config.body_idle_timeout
 
     def take_over(self, session: Any) -> bytes:
         """Give the connection to an upgraded session; returns what the client sent behind the head."""
@@ -441,11 +447,11 @@ class Connection:
 
     def peer(self) -> tuple[str, int] | None:
         """The client's address as the socket tells it; None on a Unix socket."""
-        if self._peer is None and not self.listener.is_unix:
+        if self.peer_address is None and not self.listener.is_unix:
             name = self.transport.get_extra_info("peername")
             if isinstance(name, tuple):
-                self._peer = (name[0], name[1])
-        return self._peer
+                self.peer_address = (name[0], name[1])
+        return self.peer_address
 
     # -- the end -------------------------------------------------------------------------------------------------------
     def _discard(self, size_bytes: int) -> None:
@@ -471,7 +477,7 @@ class Connection:
             transport.write_eof()
             return
         self.phase = CLOSING
-        self.deadline_s = self.service.now_s + self.config.write_timeout
+        self.deadline_s = self.service.now_s + self.service.config.write_timeout
         transport.close()
 
     def abort(self) -> None:
@@ -488,7 +494,9 @@ class Connection:
 
     def detach(self) -> socket.socket | None:
         """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
-        shut = self.listener.is_tls or self.config.proxy_protocol  # the next owner knows neither keys nor address
+        shut = (
+            self.listener.is_tls or self.service.config.proxy_protocol
+        )  # the next owner knows neither keys nor address
         if shut or not self.is_idle() or self.transport.get_write_buffer_size():
             return None
         self.transport.pause_reading()

@@ -36,7 +36,7 @@ def overdue(connection: Connection, now_s: float) -> None:
         connection.upgraded.overdue(now_s)
     elif phase == BODY and connection.reading_paused:
         # The application's delay, not the client's.
-        connection.deadline_s = now_s + connection.config.body_idle_timeout
+        connection.deadline_s = now_s + connection.service.config.body_idle_timeout
     elif phase in (HEAD, BODY):
         _timed_out(connection)
     elif phase == IDLE and not connection.transport.get_write_buffer_size():
@@ -47,7 +47,7 @@ def overdue(connection: Connection, now_s: float) -> None:
 
 def check_rates(connection: Connection, now_s: float) -> None:
     """Cut a client that takes nothing of a reply, or drips its body."""
-    config = connection.config
+    config = connection.service.config
     reader = connection.reader
     if now_s - connection.write_since_s > config.write_timeout:
         connection.abort()

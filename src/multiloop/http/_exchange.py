@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from ._connection import Connection
 
-_lines = http1._lines  # looked up in place: a call for each field of each reply would cost more than the field
+# Looked up in place: a call for each field of each reply would cost more than the field.
+_lines = http1._lines
+_status_lines = http1.STATUS_LINES
 
 HELD, STREAMING, DONE = 1, 2, 3  # Exchange.reply_state; 0 is "not started"
 
@@ -48,6 +50,10 @@ class Exchange:
     started_at_s: float  # set when there is an access log
 
     def __init__(self, connection: Connection, method: str) -> None:
+        self.begin(connection, method)
+
+    def begin(self, connection: Connection, method: str) -> None:
+        """Be a new request of this connection."""
         self.connection = connection
         self.method = method
         self.keep_alive = True
@@ -65,6 +71,10 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
         self._close_after = False
         self._chunked = False
+
+    def fresh(self, connection: Connection, method: str) -> Exchange:
+        """Another of the same class (the hot ones write out how: that spares the way through the type)."""
+        return type(self)(connection, method)
 
     # -- to be overridden --------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -151,12 +161,19 @@ class Exchange:
             raise ReplyError("the reply was started twice")
         if status < 200:
             raise ReplyError(f"a reply cannot end with status {status}: 1xx go before it (early hints)")
-        parts = [http1.STATUS_LINES.get(status) or http1.status_line(status)]
+        parts = [_status_lines.get(status) or http1.status_line(status)]
         length = -1
         close = not self.keep_alive
         has_date = has_server = False
-        for name, value in headers:
-            line, kind, number = _lines.get((name, value)) or http1.header_line(name, value)
+        for field in headers:
+            try:
+                found = _lines.get(field) if type(field) is tuple else None
+            except TypeError:  # a bytearray cannot be looked up
+                found = None
+            if found is None:
+                name, value = field
+                found = http1.header_line(name, value)
+            line, kind, number = found
             if kind:
                 if kind == LENGTH:
                     if length >= 0:
@@ -215,7 +232,7 @@ class Exchange:
         self.reply_state = STREAMING
         return parts
 
-    def send_body(self, body: bytes, more: bool, trailers: Fields | None = None, *, hold_end: bool = False) -> None:
+    def send_body(self, body: bytes, more: bool, trailers: Fields | None = None, hold_end: bool = False) -> None:
         """Send a piece of the body; with `more` False the reply ends here (`hold_end`: trailers will end it).
 
         Raises ReplyError when the reply was not started, has ended, or is longer than its Content-Length.
@@ -257,7 +274,7 @@ class Exchange:
             self._body = None
             if self._waiter is not None:
                 self.wake()
-            self.connection.exchange_done(self, close=self._close_after)
+            self.connection.exchange_done(self, self._close_after)
 
     def abort_reply(self) -> None:
         """Cut the connection: the reply cannot be completed and must not look complete."""

@@ -20,10 +20,12 @@ import sys
 from collections.abc import AsyncIterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .._wire.http1 import LENGTH_ENDS, length_end
 from ..events import EventEmitter
 from ._asgi import ClientLeft
 from ._exchange import DONE, HELD, Exchange, ReplyError
-from ._messages import Request, Response, encode_json
+from ._messages import Response, encode_json
+from ._request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,7 +38,6 @@ _EAGER = sys.version_info >= (3, 12)
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _BYTES = (b"content-type", b"application/octet-stream")
 _JSON = (b"content-type", b"application/json")
-_OK_TEXT_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%b\r\n%b"
 
 
 class HandlerExchange(Exchange):
@@ -44,36 +45,47 @@ class HandlerExchange(Exchange):
 
     __slots__ = ("task",)
 
-    def __init__(self, connection: Connection, method: str) -> None:
-        Exchange.__init__(self, connection, method)
-        self.task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None
+
+    def begin(self, connection: Connection, method: str) -> None:
+        Exchange.begin(self, connection, method)
+        self.task = None
+
+    def fresh(self, connection: Connection, method: str) -> HandlerExchange:
+        made = HandlerExchange.__new__(HandlerExchange)
+        made.begin(connection, method)
+        return made
 
     def start(self) -> None:
+        request = Request.__new__(Request)
+        request.begin(self)
         try:
-            result = self.connection.service.app(Request(self))
-            if type(result) is str and self.keep_alive and self.method != "HEAD":
-                self._fast_text(result)
-                return
-            if inspect.iscoroutine(result):
-                self._begin(self._finish_async(result))
+            result = self.connection.service.app(request)
+            if type(result) is str:
+                self._reply_text(result)
+            elif inspect.iscoroutine(result):
+                self._run(self._finish_async(result))
             else:
                 self._reply(result)
         except Exception as error:
             self.failed(error)
 
-    def _fast_text(self, text: str) -> None:
-        # The commonest reply in one step; the general way gives the same bytes.
+    def _reply_text(self, text: str) -> None:
+        # The commonest reply in one step; the general way gives the same bytes but for the order of the fields.
         service = self.connection.service
-        if self.http_version != "1.1" or service.closes_soon or self.expect_continue:
+        plain = self.keep_alive and self.http_version == "1.1" and not self.expect_continue and not service.closes_soon
+        if not plain or self.method == "HEAD":
             self._reply(text)
             return
         body = text.encode()
+        size = len(body)
         self.status = 200
-        self.sent_bytes = len(body)
-        self.connection.transport.write(_OK_TEXT_HEAD % (len(body), service.date_and_server, body))
+        self.sent_bytes = size
+        end = LENGTH_ENDS[size] if size < 1024 else length_end(size)
+        self.connection.transport.write(b"".join((service.text_head, end, body)))
         self.finish()
 
-    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         service = self.connection.service
         loop = service.loop
         if service.has_task_factory:
@@ -87,7 +99,11 @@ class HandlerExchange(Exchange):
 
     async def _finish_async(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
-            self._reply(await coroutine)
+            result = await coroutine
+            if type(result) is str:
+                self._reply_text(result)
+            else:
+                self._reply(result)
         except asyncio.CancelledError:
             self._cancelled()
         except Exception as error:
@@ -114,11 +130,11 @@ class HandlerExchange(Exchange):
             data, kind, typed = b"", _BYTES, True
         elif isinstance(body, AsyncIterable | Iterator):
             self.start_reply(status, pairs)
-            self._begin(self._stream(body))
+            self._run(self._stream(body))
             return
         elif hasattr(body, "send_to"):  # a file
             self.start_reply(status, pairs)
-            self._begin(self._send_file(body))
+            self._run(self._send_file(body))
             return
         else:
             data, kind = encode_json(body), _JSON
@@ -281,12 +297,20 @@ class NodeExchange(HandlerExchange):
 
     __slots__ = ("response",)
 
+    def fresh(self, connection: Connection, method: str) -> NodeExchange:
+        made = NodeExchange.__new__(NodeExchange)
+        made.begin(connection, method)
+        return made
+
+    def _reply_text(self, text: str) -> None:
+        self._reply(text)
+
     def start(self) -> None:
         self.response = NodeResponse(self)
         try:
             result = self.connection.service.app(Request(self), self.response)
             if inspect.iscoroutine(result):
-                self._begin(self._finish_async(result))
+                self._run(self._finish_async(result))
         except Exception as error:
             self.failed(error)
 

@@ -1,6 +1,6 @@
 """An application being served on one loop: what a worker runs, and `create_server` and `serve` as well.
 
-What lives here: `HttpService` (connections come in through `adopt`), `Listener`. What must not: listening sockets,
+What lives here: `HttpService` (connections come in through `adopt`). What must not: listening sockets,
 processes.
 
 One sweep for all connections looks at deadlines twice a second and renews the Date; no connection has a timer.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._limits import SWEEP_INTERVAL_S
+from .._speed import BINDING
 from ..loop import offload
 from ..stats import HttpStatistics
 from ._config import HttpConfig, TlsConfig
@@ -28,6 +29,7 @@ from ._deadlines import BODY, CLOSING, IDLE, LINGER, check_rates, overdue
 from ._lifespan import Lifespan
 from ._reader import RequestReader
 from ._serving import may_be_asked
+from ._state import Listener, ServiceState
 from ._target import Interface
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from ._exchange import Exchange
     from ._websocket_native import WebSocket
 
+Reader: type[RequestReader] = RequestReader
+with contextlib.suppress(ImportError):  # plain Python runs, or this httptools is not the one that the binding knows
+    Reader = importlib.import_module(BINDING).NativeReader
+
 log = logging.getLogger("multiloop.http")
 
 _IDLE_WHILE_DRAINING_S = 1.0  # a kept connection that nobody takes stays this long, for a request that is on its way
@@ -43,44 +49,7 @@ _SETTLE_S = 0.02  # between looks for requests that go on although their client 
 _SPARE_READERS = 64  # kept by the sweep
 
 
-class Listener:
-    """What the connections of one listening socket have in common: names, scheme, the template of their scopes."""
-
-    __slots__ = ("index", "is_tls", "is_unix", "root_path", "scope", "server", "tls_context")
-
-    def __init__(self, index: int, name: str, config: HttpConfig, tls_context: ssl.SSLContext | None) -> None:
-        self.index = index
-        self.is_unix = name.startswith("unix:")
-        self.tls_context = tls_context
-        self.is_tls = tls_context is not None
-        self.root_path = config.root_path.rstrip("/")
-        self.server: tuple[str, int | None] | None = None
-        if self.is_unix:
-            self.server = (name.removeprefix("unix:"), None)
-        else:
-            host, _, port = name.rpartition(":")
-            host = host.strip("[]")
-            if host not in ("", "0.0.0.0", "::") and port.isdigit():
-                self.server = (host, int(port))
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "server": self.server,
-            "client": None,
-            "scheme": "https" if self.is_tls else "http",
-            "root_path": self.root_path,
-            "extensions": _extensions(),
-        }
-
-
-def _extensions() -> dict[str, dict[str, Any]]:
-    from ._asgi import EXTENSIONS
-
-    return dict(EXTENSIONS)
-
-
-class HttpService:
+class HttpService(ServiceState):
     """Serves one application on the running loop.
 
     Args:
@@ -102,26 +71,16 @@ class HttpService:
         listeners: tuple[str, ...] = ("",),
         websocket: Callable[[WebSocket], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        self.app = app
+        super().__init__(app, config or HttpConfig(), asyncio.get_running_loop())
         self.interface = interface
         self.websocket = websocket
-        self.config = config or HttpConfig()
-        self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time  # tests put another in its place
-        self.now_s = self.clock()
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.active = 0  # requests that an application is answering
-        self.requests = 0  # answered
-        self.refused = 0  # never reached the application
         self.sessions = 0  # WebSockets open now
-        self.state: dict[str, Any] = {}
         self._drain_event = asyncio.Event()
         self._lifespan = Lifespan(app, self.config.lifespan, self._drain_event) if interface is Interface.ASGI else None
         self._drained: asyncio.Future[None] | None = None
         self._adopting: set[asyncio.Task[None]] = set()  # connections before their first byte of HTTP: TLS, PROXY
         self._give_back: Callable[[socket.socket, int], bool] | None = None
-        self.readers: list[RequestReader] = []  # spare ones; as many as messages were ever read at once
         self._sweeper: asyncio.TimerHandle | None = None
         self._open_session: Callable[[HttpService, Connection, Exchange], None] | None = None
         context = make_tls_context(tls) if tls is not None else None
@@ -130,10 +89,8 @@ class HttpService:
         self._access_log = _access(self.config)
         self._meter: Callable[[Exchange], None] | None = None
         self.access = self._access_log  # called with each exchange whose reply has ended; None: nobody wants to know
-        self.exchange_class, self._runner = _exchange_class(interface, self)
-        # Whether a reply may have to end its connection: draining, or a cap on a connection's requests.
-        self.closes_soon = self.config.max_requests_per_connection > 0
-        self.has_task_factory = self.loop.get_task_factory() is not None
+        answers, self._runner = _exchange_class(interface, self)
+        self._template = answers.__new__(answers)
         self._renew_date()
         may_be_asked(self)
 
@@ -328,7 +285,7 @@ class HttpService:
     # -- for connections -----------------------------------------------------------------------------------------------
     def make_reader(self) -> RequestReader:
         """A reader for one message; connections put it back into `readers` behind the message."""
-        return RequestReader(self.config)
+        return Reader(self, self._template)
 
     def takes_upgrade(self, exchange: Exchange) -> bool:
         """Whether a request to change the protocol is answered with a WebSocket."""
@@ -371,9 +328,10 @@ class HttpService:
 
     def _renew_date(self) -> None:
         config = self.config
-        self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode() if config.date_header else b""
-        self.server_line = b"server: multiloop/%b\r\n" % __version__.encode() if config.server_header else b""
-        self.date_and_server = self.date_line + self.server_line
+        self.set_lines(
+            b"date: %b\r\n" % formatdate(usegmt=True).encode() if config.date_header else b"",
+            b"server: multiloop/%b\r\n" % __version__.encode() if config.server_header else b"",
+        )
 
 
 class _Connecting:

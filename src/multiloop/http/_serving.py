@@ -91,7 +91,7 @@ def _named(value: Any) -> Served | None:
         return Served(f"{value.method} {value.path.decode('ascii', 'replace')}")
     # By name: most of these are loaded only where they are used.
     match kind.__module__, kind.__name__:
-        case ("multiloop.http._messages", "Request") | ("multiloop.http._handler", "NodeResponse"):
+        case ("multiloop.http._request", "Request") | ("multiloop.http._handler", "NodeResponse"):
             return _named(value._exchange)
         case "multiloop.http._websocket", "AsgiWebSocket":
             return Served(f"WebSocket {value.path.decode('ascii', 'replace')}")

@@ -24,7 +24,7 @@ from ._static_rules import Choice, choose
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
-    from ._messages import Request
+    from ._request import Request
 
 _SMALL_BYTES = 64 * 1024  # read on the thread that opened it, sent with the head in one write
 _CHUNK_BYTES = 64 * 1024

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ._asgi import ClientLeft
-from ._messages import Request
+from ._request import Request
 from ._websocket_session import CLOSED, CLOSING, CONNECTING, OPEN, Session
 
 if TYPE_CHECKING:

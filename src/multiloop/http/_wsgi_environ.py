@@ -17,7 +17,8 @@ from .. import __version__
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
-    from ._service import HttpService, Listener
+    from ._service import HttpService
+    from ._state import Listener
 
 log = logging.getLogger("multiloop.wsgi")
 
