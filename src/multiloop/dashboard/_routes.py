@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from .._limits import MAX_STREAMS
 from ..cluster._control import CommandFailed
-from ..http._messages import Request, Response
+from ..http._messages import Response
+from ..http._request import Request
 from ._guard import Access, Facts, Guard, Refusal
 from ._page import HEADERS, page, sign_in
 from ._text import shown

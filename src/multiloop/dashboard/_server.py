@@ -26,7 +26,8 @@ from ..cluster._observer import Notice, Observed
 from ..cluster._settings import AdminSettings, ListenAddress
 from ..errors import ConfigError
 from ..http._config import HttpConfig
-from ..http._messages import Request, Response
+from ..http._messages import Response
+from ..http._request import Request
 from ..http._service import HttpService
 from ..http._sharing import local_address
 from ..http._target import Interface
