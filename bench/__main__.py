@@ -11,9 +11,10 @@ from pathlib import Path
 from .harness import page, profile, runner
 from .harness.bench import Bench
 from .harness.environments import Tools
-from .harness.machine import cores
+from .harness.machine import ROOT, cores
 from .harness.processes import Failed, Missing
 from .harness.results import Results, load
+from .harness.table import summary
 from .rows import ROWS, by_key
 
 
@@ -22,8 +23,13 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="multiloop beside its peers, in one run.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure, and write the report")
-    run.add_argument("--quick", action="store_true", help="the rows with budgets, short windows; writes docs/benchmarks/quick/")
+    run.add_argument(
+        "--quick", action="store_true", help="the rows with budgets, short windows; writes docs/benchmarks/quick/"
+    )
     run.add_argument("--rows", default="", help="only these, separated by commas; the others of the report are kept")
+    run.add_argument(
+        "--side", action="append", default=[], help="only the sides of this name; may be said more than once"
+    )
     run.add_argument("--rounds", type=int, help="how often each side has its turn")
     run.add_argument("--out", type=Path, help="another folder for the report; the README is left alone")
     commands.add_parser("list", help="the rows, their sides and budgets")
@@ -44,7 +50,11 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Do what the command line says. 0: done; 1: something of ours failed, or counts have grown; 2: it cannot be done here."""
+    """Do what the command line says.
+
+    Returns 0 when it is done, 1 when something of ours failed or counts have grown, 2 when it cannot be done here, 3 when
+    counts cannot be compared here.
+    """
     chosen = arguments().parse_args()
     try:
         if chosen.command == "run":
@@ -52,7 +62,7 @@ def main() -> int:
         if chosen.command == "list":
             return list_rows()
         if chosen.command == "report":
-            page.write(ROWS, load(page.DOCS / "results.json"), page.DOCS, readme=page.ROOT / "README.md")
+            page.write(ROWS, load(page.DOCS / "results.json"), page.DOCS, readme=ROOT / "README.md")
             return 0
         if chosen.command == "profile":
             return profile.show(by_key(chosen.row), chosen.side, chosen.seconds)
@@ -67,7 +77,9 @@ def main() -> int:
 def measure(chosen: argparse.Namespace) -> int:
     """Measure and write."""
     wanted = [key for key in chosen.rows.split(",") if key]
-    plan = runner.Plan(runner.choose(ROWS, quick=chosen.quick, wanted=wanted), chosen.quick, chosen.rounds)
+    plan = runner.Plan(
+        runner.choose(ROWS, quick=chosen.quick, wanted=wanted), chosen.quick, chosen.rounds, tuple(chosen.side)
+    )
     published = chosen.out is None and not chosen.quick
     folder = chosen.out or (page.DOCS / "quick" if chosen.quick else page.DOCS)
     results = Results({}, {}, quick=chosen.quick)
@@ -83,8 +95,8 @@ def measure(chosen: argparse.Namespace) -> int:
             page.write(ROWS, results, folder, readme=None)
 
         failures = runner.measure(plan, bench, results, say, written)
-    page.write(ROWS, results, folder, readme=page.ROOT / "README.md" if published else None)
-    say("\n" + page.summary(page.verdicts_of(plan.rows, results)))
+    page.write(ROWS, results, folder, readme=ROOT / "README.md" if published else None)
+    say("\n" + summary(page.verdicts_of(plan.rows, results)))
     say(f"\n{time.monotonic() - began_s:.0f} s; the report: {folder / 'index.md'}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)

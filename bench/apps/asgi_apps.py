@@ -27,7 +27,8 @@ def fixed(body: bytes) -> Any:
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            return await lifespan(receive, send)
+            await lifespan(receive, send)
+        return
         await send(start)
         await send(end)
 
@@ -49,7 +50,8 @@ _END = {"type": "http.response.body", "body": b"Hello, World!"}
 async def wait_10ms(scope: Scope, receive: Any, send: Any) -> None:
     """Waits as a handler does that asks somebody else."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
+        await lifespan(receive, send)
+        return
     await asyncio.sleep(0.010)
     await send(_START)
     await send(_END)
@@ -58,12 +60,13 @@ async def wait_10ms(scope: Scope, receive: Any, send: Any) -> None:
 async def upload(scope: Scope, receive: Any, send: Any) -> None:
     """Reads the whole body and answers with its length."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
+        await lifespan(receive, send)
+        return
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            return
         size += len(message.get("body", b""))
         if not message.get("more_body"):
             break
@@ -76,7 +79,8 @@ async def upload(scope: Scope, receive: Any, send: Any) -> None:
 async def pid(scope: Scope, receive: Any, send: Any) -> None:
     """Says which process answers."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
+        await lifespan(receive, send)
+        return
     import os
 
     body = str(os.getpid()).encode()
@@ -96,7 +100,8 @@ async def _accept(receive: Any, send: Any) -> None:
 async def echo(scope: Scope, receive: Any, send: Any) -> None:
     """A WebSocket that sends everything back."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
+        await lifespan(receive, send)
+        return
     await _accept(receive, send)
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "text": message["text"]})
@@ -105,7 +110,8 @@ async def echo(scope: Scope, receive: Any, send: Any) -> None:
 async def broadcast(scope: Scope, receive: Any, send: Any) -> None:
     """A WebSocket that sends everything to everybody."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
+        await lifespan(receive, send)
+        return
     await _accept(receive, send)
     _members.add(send)
     try:

@@ -8,9 +8,10 @@ import sys
 import time
 from typing import Any
 
+from pin import pin
+
 import multiloop
 from multiloop.worker_threads import Worker
-from pin import pin
 
 TRIPS = 2000
 

@@ -13,9 +13,7 @@ def main() -> None:
     there, back = interpreters.create_queue(), interpreters.create_queue()
     worker = interpreters.create()
     worker.prepare_main(there=there, back=back)
-    thread = threading.Thread(
-        target=worker.exec, args=("while (value := there.get()) is not None: back.put(value)",)
-    )
+    thread = threading.Thread(target=worker.exec, args=("while (value := there.get()) is not None: back.put(value)",))
     thread.start()
     for _ in range(3):
         began_s = time.perf_counter()

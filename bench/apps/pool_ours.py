@@ -7,10 +7,11 @@ import os
 import sys
 import time
 
-import multiloop
-from multiloop.pool import Pool
 from pin import pin
 from tiny import same
+
+import multiloop
+from multiloop.pool import Pool
 
 
 async def main() -> None:

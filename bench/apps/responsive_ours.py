@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fibonacci import work
+
 from multiloop.pool import Pool
 
 _pool: Any = None

@@ -21,7 +21,7 @@ async def echo(socket: Any) -> None:
 
 
 async def broadcast(socket: Any) -> None:
-    await socket.accept()
+    socket.accept()
     members.add(socket)
     try:
         async for message in socket:

@@ -21,6 +21,7 @@ from ..harness.processes import Failed, Missing, run
 from .baseline import Counts, Environment
 
 BASELINE = ROOT / "bench" / "check" / "baseline.json"
+COUNTS = HOME / "counts"  # always the same: even the length of a path moves what lies in memory
 
 _DESCRIBE = """
 import hashlib, importlib.metadata, json, platform, subprocess, sysconfig
@@ -48,10 +49,9 @@ def count(only: Sequence[str] = ()) -> tuple[Environment, Counts]:
     python = make_check_environment(print) / "python"
     environment: Environment = json.loads(run([python, "-c", _DESCRIBE], cwd=HOME))
     environment["C compiler"] = run(["cc", "-dumpfullversion"]).strip()
-    folder = HOME / "counts"  # always the same: even the length of a path moves what lies in memory
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return environment, _under_callgrind(python, folder, only)
+    shutil.rmtree(COUNTS, ignore_errors=True)
+    COUNTS.mkdir()
+    return environment, _under_callgrind(python, COUNTS, only)
 
 
 def _under_callgrind(python: Path, folder: Path, only: Sequence[str]) -> Counts:

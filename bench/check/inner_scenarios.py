@@ -103,7 +103,7 @@ async def pool_tasks() -> Work:
     async def work(count: int) -> None:
         for _ in range(count):
             first = link.next_number
-            tasks = [make_async(of, owner, options, calls.make(_same, (n,), {})) for n in range(_BATCH)]  # type: ignore[arg-type]
+            tasks = [make_async(of, owner, options, calls.make(_same, (n,), {})) for n in range(_BATCH)]
             link.send_tasks(tasks)
             worker.recv(1 << 16)
             worker.send(b"".join(head.pack(_protocol.PLAIN, 5, first + n, 1, 2) + result for n in range(_BATCH)))
@@ -144,7 +144,8 @@ async def decisions() -> Work:
 
 async def emit() -> Work:
     """An event with two listeners, and one with none."""
-    emitter, seen = EventEmitter(), []
+    emitter = EventEmitter()
+    seen: list[Any] = []
     emitter.on("data", seen.append)
     emitter.on("data", lambda value: seen.clear())
 
@@ -160,7 +161,8 @@ async def callbacks() -> Work:
     """Operations that report to a callback, through the hub and a turn of the loop."""
     from multiloop.loop._operation import begin
 
-    of, seen = hub(), []
+    of = hub()
+    seen: list[Any] = []
 
     def take(error: Any, value: Any) -> None:
         seen.append(value)

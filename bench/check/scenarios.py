@@ -9,7 +9,6 @@ instructions are counted.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 import sys
@@ -26,7 +25,8 @@ async def reference() -> Work:
     """A loop of plain Python: what the interpreter itself costs, to tell its changes from ours."""
 
     async def work(count: int) -> None:
-        total, seen = 0, {}
+        total = 0
+        seen: dict[int, int] = {}
         for number in range(count * 100):
             key = number & 63
             seen[key] = seen.get(key, 0) + 1

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .machine import ROOT
 from . import postgres
+from .machine import ROOT
 from .processes import Failed, Missing, run
 
 HOME = ROOT / ".bench"
@@ -96,11 +96,10 @@ def prepare(needs: Iterable[str], say: Say = print) -> dict[str, str]:
                 _make_npm(tools, pins["npm"], say)
             elif need == "postgres":
                 postgres.binaries()
+            elif shutil.which(need) is None:
+                raise Missing(f"{need} is not there: apt-get install {pins['commands'][need]}")
         except Missing as error:
             missing[need] = str(error)
-    for command, package in pins["commands"].items():
-        if shutil.which(command) is None:
-            raise Failed(f"{command} is not there: apt-get install {package}")
     return missing
 
 
@@ -148,7 +147,8 @@ def sources() -> list[Path]:
 def _make_ours(folder: Path, python: str, applications: dict[str, str], say: Say) -> None:
     files = sources()
     named = {file.relative_to(ROOT).as_posix(): file.read_bytes() for file in files}
-    base = _digest(named["pyproject.toml"], python.encode(), json.dumps(applications).encode())
+    settings = _what_a_build_reads(named.pop("pyproject.toml"))
+    base = _digest(settings, python.encode(), json.dumps(applications).encode())
     tag = base + _digest(*(name.encode() + content for name, content in named.items() if name != "README.md"))
     if _stamped(folder, tag):
         return
@@ -158,10 +158,10 @@ def _make_ours(folder: Path, python: str, applications: dict[str, str], say: Say
     if not same_base:
         _new_environment(folder, python)
     with tempfile.TemporaryDirectory() as copy:
-        for name, content in named.items():
-            target = Path(copy, name)
+        for file in files:
+            target = Path(copy, file.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            shutil.copyfile(file, target)
         if same_base:
             _pip(folder, "--no-deps", "--force-reinstall", copy)
         else:
@@ -169,8 +169,14 @@ def _make_ours(folder: Path, python: str, applications: dict[str, str], say: Say
     _stamp(folder, tag)
 
 
+def _what_a_build_reads(pyproject: bytes) -> bytes:
+    # The rest of the file is about tests and style: it must not cost a new environment.
+    data = tomllib.loads(pyproject.decode())
+    return json.dumps([data["build-system"], data["project"], data["tool"]["setuptools"]], sort_keys=True).encode()
+
+
 def _make_peers(folder: Path, pins: dict[str, dict[str, str]], say: Say) -> None:
-    wanted = [pin for group in ("servers", "libraries", "applications", "tools") for pin in _pins(pins[group])]
+    wanted = [pin for group in ("servers", "libraries", "applications") for pin in _pins(pins[group])]
     tag = _digest(*(pin.encode() for pin in wanted), sys.version.encode())
     if _stamped(folder, tag):
         return
@@ -226,4 +232,3 @@ def _python314() -> str:
         if found and Path(found).exists():
             return run([found, "-c", "import sys; print(getattr(sys, '_base_executable', sys.executable))"]).strip()
     raise Missing("no CPython 3.14 (BENCH_PYTHON314=/path/to/python3.14 names one)")
-

@@ -44,7 +44,7 @@ class Side:
     """One round: start it, warm it up, measure some windows, stop it."""
     role: Role = "peer"
     needs: tuple[str, ...] = ()
-    """Environments: "ours", "peers", "node", "bun", "ours314", "postgres"."""
+    """Environments and commands: "ours", "peers", "node", "bun", "ours314", "postgres", "wrk", "ab"."""
     quick: bool = True
     """Whether the quick run has it, too."""
 

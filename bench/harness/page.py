@@ -1,6 +1,7 @@
 """The report as pages: docs/benchmarks/index.md, its plots, and the block in the README.
 
-What lives here: what is said, in which order. Pure but for `write`, which puts it into files. What must not: figures
+What lives here: what is said, in which order. Pure but for `write`, which puts it into files, and the two texts that
+people write (method.md, notes.toml). What must not: figures
 that do not come from the results.
 """
 
@@ -19,29 +20,18 @@ from .verdicts import Verdict, judge
 
 DOCS = ROOT / "docs" / "benchmarks"
 NOTES = ROOT / "bench" / "notes.toml"
+METHOD = ROOT / "bench" / "method.md"
 BEGIN, END = "<!-- benchmarks: written by `make bench`, do not edit -->", "<!-- benchmarks: end -->"
+
+_BUSY = 3.0  # a row leaves a load average of about 2 behind by itself
+
+_OPENING = (
+    "Written by `make bench` from [results.json](results.json). Who wins is reported as it is; where we lose, the reason "
+    "stands [below](#where-we-are-not-there-yet)."
+)
 
 README_ROWS = ("native-hello", "asgi-hello", "connections", "idle-connections", "files-together", "pool-many",
                "responsive", "fastapi-json")  # fmt: skip
-
-METHOD = """\
-## How it is measured
-
-* **One run, side by side.** All sides of a row take turns (A B C A B C …), for {rounds} rounds; every turn starts the program anew, warms it up and
-  measures some windows. Only ratios of one run count; the range behind a ratio is what the rounds said, and a side is called ahead or
-  behind only when every round agrees.
-* **CPU per operation** is user and system time of the whole process tree, children that were waited for included, divided by what was done.
-  Noise only adds to it, so the least of all windows stands for a side. Where a figure has two modes (which core a thread wakes
-  on), the median does; latencies are medians of the windows.
-* **Pinned.** The server has one core, the load the other. Where several processes serve, only the load is pinned.
-* **As installed.** multiloop comes from `pip install` of the checkout, compiled, with its defaults (every check, deadline and cap on); peers from PyPI and
-  npm in the versions below, each in the fastest form its documentation names. Node and Bun are npm's newest. Every reply is checked
-  before the load and every one that is not a 200 fails the row.
-* **Load** comes from wrk, ab and programs of our own (`bench/apps`). Throughput beside CPU is what one core of load could ask for on this machine.
-
-`make bench` does it again (the better part of an hour), `make bench-quick` the rows with budgets in under three minutes. `python -m bench list` names the rows,
-`python -m bench profile ROW SIDE` says where the time of a side goes.
-"""
 
 
 def panel(verdict: Verdict, *, most: int = 8) -> Panel:
@@ -63,8 +53,7 @@ def report(rows: Sequence[Row], results: Results, notes: dict[str, dict[str, str
     groups = list(dict.fromkeys(verdict.row.group for verdict in verdicts))
     parts = [
         "# Benchmarks",
-        "Written by `make bench` from [results.json](results.json). Who wins is reported as it is; where we lose, the reason stands "
-        "[below](#where-we-are-not-there-yet).",
+        _OPENING,
         _circumstances(results),
         "## In short",
         summary(verdicts),
@@ -74,7 +63,7 @@ def report(rows: Sequence[Row], results: Results, notes: dict[str, dict[str, str
         for verdict in verdicts:
             if verdict.row.group == group:
                 parts += [f"### {verdict.row.title}", verdict.row.what, details(verdict)]
-    parts += [_not_there(verdicts, notes), METHOD.format(rounds="several"), _versions(results)]
+    parts += [_not_there(verdicts, notes), METHOD.read_text(), _versions(results)]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
@@ -84,9 +73,15 @@ def _circumstances(results: Results) -> str:
     commits = sorted({row.commit for row in results.rows.values()})
     forms = sorted({row.form for row in results.rows.values() if row.form})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else ""
+    busy = max((row.load_before for row in results.rows.values()), default=0.0)
+    short = " Short windows: a quick run." if results.quick else ""
+    if busy > _BUSY:
+        short += (
+            f" Other work was running (load average up to {busy:.0f}): first readings, to be measured again in quiet."
+        )
     return (
         f"Machine: {machine.get('processor', '')}, {machine.get('memory', '')}, {machine.get('system', '')}, "
-        f"{machine.get('python', '')}. Measured: {when}, commit {', '.join(commits)}, {'; '.join(forms)}."
+        f"{machine.get('python', '')}. Measured: {when}, commit {', '.join(commits)}, {'; '.join(forms)}.{short}"
     )
 
 
@@ -103,7 +98,9 @@ def _not_there(verdicts: Sequence[Verdict], notes: dict[str, dict[str, str]]) ->
         if behind:
             said.append("needs more than " + ", ".join(standing.name for standing in behind) + " in every round")
         note = notes.get(verdict.row.key, {})
-        lines.append(f"* **{verdict.row.title}** {', '.join(said)}. {note.get('why', '')} {note.get('next', '')}".rstrip())
+        lines.append(
+            f"* **{verdict.row.title}** {', '.join(said)}. {note.get('why', '')} {note.get('next', '')}".rstrip()
+        )
     if len(lines) == 1:
         lines.append("Every budget is met, and no peer needs less in every round.")
     return lines[0] + "\n\n" + "\n".join(lines[1:])
@@ -165,7 +162,7 @@ def readme_block(rows: Sequence[Row], results: Results) -> str:
             picture("summary", "multiloop and its peers: less is better", "docs/benchmarks/"),
             _circumstances(results),
             "\n".join(lines),
-            f"{budgets}. [Every row, the method, and why where we lose](docs/benchmarks/index.md); `make bench` measures it again.",
+            f"{budgets}. [Every row, the method, and why where we lose](docs/benchmarks/index.md); `make bench` repeats it.",
         )
     )
 

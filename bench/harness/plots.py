@@ -22,6 +22,7 @@ _LINE = 20
 _BAR = 12
 _TITLE = 34
 _GAP = 16
+_FONTS = "system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif"
 _LONGEST_LABEL = 27  # letters, at 12 pixels
 
 
@@ -80,9 +81,8 @@ def draw(panels: Sequence[Panel], theme: Theme, title: str) -> str:
             top += panel.height
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-            f'role="img" aria-label="{escape(title, quote=True)}" '
-            'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"',
+            f' role="img" aria-label="{escape(title, quote=True)}" font-family="{_FONTS}">',
             f"<title>{escape(title)}</title>",
             *body,
             "</svg>",
@@ -118,13 +118,15 @@ def _panel(panel: Panel, x: int, y: int, theme: Theme) -> list[str]:
         colour = {"ours": theme.ours, "peer": theme.peer, "floor": theme.floor}[bar.role]
         weight = ' font-weight="600"' if bar.role == "ours" else ""
         lines += [
-            f'<text x="{x + _LABEL - 8}" y="{top + 11}" font-size="12" text-anchor="end" fill="{theme.text}"{weight}>'
-            f"{escape(_fit(bar.label))}</text>",
+            _text(x + _LABEL - 8, top + 11, _fit(bar.label), f'text-anchor="end" fill="{theme.text}"{weight}'),
             f'<rect x="{x + _LABEL}" y="{top + 1}" width="{width:.1f}" height="{_BAR}" rx="2" fill="{colour}"/>',
-            f'<text x="{x + _LABEL + width + 6:.1f}" y="{top + 11}" font-size="12" fill="{theme.muted}"{weight}>'
-            f"{number(bar.value)}</text>",
+            _text(x + _LABEL + width + 6, top + 11, number(bar.value), f'fill="{theme.muted}"{weight}'),
         ]
     return lines
+
+
+def _text(x: float, y: float, text: str, look: str) -> str:
+    return f'<text x="{x:.1f}" y="{y}" font-size="12" {look}>{escape(text)}</text>'
 
 
 def _fit(label: str) -> str:

@@ -23,7 +23,7 @@ _TABLE = (
     "VACUUM ANALYZE world;"
 )
 # No durability: what is measured is the client. The defaults of Debian otherwise.
-_SETTINGS = "fsync=off synchronous_commit=off full_page_writes=off listen_addresses=127.0.0.1".split()
+_SETTINGS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=127.0.0.1"]
 
 
 def binaries() -> Path:
@@ -63,7 +63,10 @@ def server(core: int) -> Iterator[str]:
         control = [*somebody, folder / "pg_ctl", "-D", data, "-w"]
         run([*control, "-l", home / "log", "-o", settings, "start"], cwd=home, core=core)
         try:
-            run([folder / "psql", "-q", "-h", "127.0.0.1", "-p", port, "-U", "bench", "-c", _TABLE, "postgres"], cwd=home)
+            run(
+                [folder / "psql", "-q", "-h", "127.0.0.1", "-p", port, "-U", "bench", "-c", _TABLE, "postgres"],
+                cwd=home,
+            )
             yield f"postgresql://bench@127.0.0.1:{port}/postgres"
         finally:
             run([*control, "-m", "fast", "stop"], cwd=home)

@@ -15,8 +15,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,11 +135,10 @@ def started(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     core: int | None = None,
-    path: str | None = "/",
 ) -> Iterator[Running]:
     """Start a program that listens on `port`; it runs inside the context and is gone, with its children, behind it.
 
-    Raises Failed when it does not answer `path` in time (None: a connection is enough).
+    Raises Failed when it takes no connection in time.
     """
     words = pinned(command, core)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +148,7 @@ def started(
             env={**os.environ, **(env or {})}, start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_for_answer(process, port, path, log)
+        _wait_for_port(process, words, port, log)
         yield Running(process.pid, port, log)
     finally:
         end(process)
@@ -179,22 +176,15 @@ def _is_of_session(pid: int, session: int) -> bool:
         return False
 
 
-def _wait_for_answer(process: subprocess.Popen[bytes], port: int, path: str | None, log: Path) -> None:
+def _wait_for_port(process: subprocess.Popen[bytes], words: Sequence[str], port: int, log: Path) -> None:
     deadline = time.monotonic() + _ANSWER_S
     while True:
         try:
-            if path is None:
-                socket.create_connection(("127.0.0.1", port), timeout=2).close()
-            else:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).read()
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
             return
-        except urllib.error.HTTPError as error:
-            if error.code < 500:
-                return
-            problem = str(error)
         except OSError as error:
             problem = str(error)
         if process.poll() is not None or time.monotonic() > deadline:
             said = log.read_text(errors="replace").strip()[-800:]
-            raise Failed(f"{_short([str(word) for word in process.args])} does not answer ({problem}): {said}")  # type: ignore[union-attr]
+            raise Failed(f"{_short(words)} does not listen ({problem}): {said}")
         time.sleep(0.05)

@@ -1,13 +1,14 @@
-"""Where the time of a side goes: symbols by perf where it samples, Python frames by py-spy.
+"""Where the time of a side goes: what perf sees of its processes under their load.
 
 What lives here: a served side under its load while somebody samples its processes. What must not: verdicts.
 
-perf's clock event needs no counters of the processor, so it works in virtual machines, too; py-spy sees the Python lines
-that perf cannot name.
+perf's clock event needs no counters of the processor, so it works in virtual machines, too. It names C functions; those of
+the compiled form are ours.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,7 +22,7 @@ from .machine import cores
 from .model import Row
 from .processes import Failed, Missing, tree
 
-_TOP = 45
+_FILES, _TOP = 12, 45
 
 
 def show(row: Row, side_name: str, seconds: float) -> int:
@@ -59,8 +60,6 @@ class _Sampler:
         if shutil.which("perf") is None:
             self.problem = "perf is not there: apt-get install linux-perf"
             return
-        import os
-
         me = os.getpid()
         time.sleep(3.0)  # the server is up and warm
         pids = [str(pid) for pid in tree(me) if pid != me and not _is_load(pid)]
@@ -77,19 +76,15 @@ class _Sampler:
         """What perf saw: the share of each symbol. Raises Failed when it saw nothing."""
         if self.problem:
             raise Failed(f"no profile: {self.problem}")
+        return "\n".join((*self._shares("dso", _FILES), "", *self._shares("dso,symbol", _TOP)))
+
+    def _shares(self, by: str, most: int) -> list[str]:
         told = subprocess.run(
-            ["perf", "report", "-i", str(self.folder / "perf.data"), "--no-children", "--stdio", "-g", "none",
-             "--sort", "dso,symbol"],
+            ["perf", "report", "-i", str(self.folder / "perf.data"), "--no-children", "--stdio", "-g", "none", "--sort", by],
             capture_output=True, text=True,
         )  # fmt: skip
-        by_file = subprocess.run(
-            ["perf", "report", "-i", str(self.folder / "perf.data"), "--no-children", "--stdio", "-g", "none",
-             "--sort", "dso"],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        lines = [line for line in told.stdout.splitlines() if line.strip() and not line.startswith("#")][:_TOP]
-        files = [line for line in by_file.stdout.splitlines() if line.strip() and not line.startswith("#")][:12]
-        return "\n".join((*files, "", *lines))
+        lines = [line.rstrip(" -") for line in told.stdout.splitlines() if line.strip() and not line.startswith("#")]
+        return lines[:most]
 
 
 def _is_load(pid: int) -> bool:

@@ -32,9 +32,12 @@ class Plan:
     rows: tuple[Row, ...]
     quick: bool
     rounds: int | None = None
+    only_sides: tuple[str, ...] = ()
 
     def sides(self, row: Row) -> list[Side]:
         """The sides of a row in this run."""
+        if self.only_sides:
+            return [side for side in row.sides if side.name in self.only_sides]
         return [side for side in row.sides if side.quick or not self.quick]
 
     def rounds_of(self, row: Row) -> int:
@@ -57,7 +60,9 @@ def measure(
         say(f"without {need}: {reason}")
     results.machine = describe()
     results.versions = _versions(bench)
-    form = run([bench.tools.ours / "multiloop", "--version"]).strip() if (bench.tools.ours / "multiloop").exists() else ""
+    form = (
+        run([bench.tools.ours / "multiloop", "--version"]).strip() if (bench.tools.ours / "multiloop").exists() else ""
+    )
     failures = []
     for number, row in enumerate(plan.rows, 1):
         say(f"[{number}/{len(plan.rows)}] {row.title}")
@@ -67,15 +72,13 @@ def measure(
         results.rows[row.key] = result
         written()
         ours = result.sides.get(row.ours.name)
-        if ours is not None and ours.failed:
-            failures.append(f"{row.key}: {ours.failed}")
+        if ours is not None and not ours.rounds:
+            failures.append(f"{row.key}: {ours.failed or ours.missing}")
         say(f"    {time.monotonic() - began_s:.0f} s")
     return failures
 
 
-def measure_row(
-    row: Row, plan: Plan, bench: Bench, missing: dict[str, str], say: Callable[[str], None]
-) -> RowResult:
+def measure_row(row: Row, plan: Plan, bench: Bench, missing: dict[str, str], say: Callable[[str], None]) -> RowResult:
     """Measure one row."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     sides = plan.sides(row)
@@ -96,7 +99,7 @@ def _turn(row: Row, side: Side, found: SideResult, bench: Bench, say: Callable[[
     except Missing as error:
         found.missing = str(error)
         say(f"    {side.name:<32} {error}")
-    except (Failed, OSError, ValueError) as error:
+    except (Failed, OSError, ValueError, ArithmeticError) as error:
         found.failed = f"{type(error).__name__}: {error}" if not isinstance(error, Failed) else str(error)
         say(f"    {side.name:<32} FAILED: {found.failed}")
     else:
@@ -107,7 +110,7 @@ def _turn(row: Row, side: Side, found: SideResult, bench: Bench, say: Callable[[
 
 def _versions(bench: Bench) -> dict[str, str]:
     found = {name: version for group in versions().values() for name, version in group.items()}
-    for command in versions()["commands"]:
+    for command in versions()["commands"]:  # these say packages, not versions
         found.pop(command, None)
     python = bench.tools.ours314 / "python"
     if python.exists():

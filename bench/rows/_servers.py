@@ -30,7 +30,9 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def ours(target: str, *options: str, name: str = "multiloop", workers: int = 1, env: dict[str, str] | None = None) -> Launch:
+def ours(
+    target: str, *options: str, name: str = "multiloop", workers: int = 1, env: dict[str, str] | None = None
+) -> Launch:
     """`multiloop serve`."""
 
     def command(tools: Tools, port: int) -> list[object]:
@@ -123,14 +125,12 @@ def python(script: str, *arguments: str, name: str, role: Role = "peer", env: st
 
 
 @contextmanager
-def serving(
-    bench: Bench, launch: Launch, *, path: str | None = "/", pin: bool = True, env: dict[str, str] | None = None
-) -> Iterator[Running]:
-    """The server, answering, on its core."""
+def serving(bench: Bench, launch: Launch, *, pin: bool = True, env: dict[str, str] | None = None) -> Iterator[Running]:
+    """The server, listening, on its core."""
     port = free_port()
     node_path = {"NODE_PATH": str(bench.tools.modules / "node_modules")}
     with started(
-        launch.command(bench.tools, port), port=port, log=bench.log(launch.name), cwd=APPS, path=path,
+        launch.command(bench.tools, port), port=port, log=bench.log(launch.name), cwd=APPS,
         env={**node_path, "PYTHONDONTWRITEBYTECODE": "1", "NODE_ENV": "production", **launch.env, **(env or {})},
         core=bench.server_core if pin else None,
     ) as server:  # fmt: skip
@@ -149,11 +149,13 @@ class Load:
     pin: bool = True
 
 
-def served(launch: Launch, load: Load, *, quick: bool = True, env: Callable[[Bench], dict[str, str]] | None = None) -> Side:
+def served(
+    launch: Launch, load: Load, *, quick: bool = True, env: Callable[[Bench], dict[str, str]] | None = None
+) -> Side:
     """A side that serves under wrk."""
 
     def measure(bench: Bench) -> list[Sample]:
-        with serving(bench, launch, path=None, pin=load.pin, env=env(bench) if env else None) as server:
+        with serving(bench, launch, pin=load.pin, env=env(bench) if env else None) as server:
             check_answer(server.port, load.path, load.expected, data=load.data)
 
             def window(seconds: float) -> Window:
@@ -162,4 +164,4 @@ def served(launch: Launch, load: Load, *, quick: bool = True, env: Callable[[Ben
 
             return windows_of(bench, server, window)
 
-    return Side(launch.name, measure, launch.role, launch.needs, quick)
+    return Side(launch.name, measure, launch.role, (*launch.needs, "wrk"), quick)

@@ -9,9 +9,7 @@ from ..harness.environments import APPS
 from ..harness.model import Row
 from ._servers import Load, bun, granian, node, ours, served, uvicorn
 
-_UPLOAD = Load(
-    expected=b"1048576", connections=16, script=APPS / "upload.lua", data=b"x" * 1048576
-)
+_UPLOAD = Load(expected=b"1048576", connections=16, script=APPS / "upload.lua", data=b"x" * 1048576)
 
 
 def _reply(name: str, size: int, mode: str, connections: int) -> Row:
@@ -78,7 +76,7 @@ def _static(name: str, file: str, size: int, connections: int) -> Row:
                 bun("static"),
             )
         ),
-        what=f"{name} from a file over {connections} kept connections: http.static, Starlette under uvicorn, granian's static mount.",
+        what=f"{name} from a file, {connections} kept connections: http.static, Starlette on uvicorn, granian's own mount.",
     )
 
 

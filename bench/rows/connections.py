@@ -24,7 +24,7 @@ def _one_each(launch: Launch) -> Side:
 
             return windows_of(bench, server, window)
 
-    return Side(launch.name, measure, launch.role, launch.needs)
+    return Side(launch.name, measure, launch.role, (*launch.needs, "ab"))
 
 
 def _pids(port: int) -> list[bytes]:
@@ -50,7 +50,7 @@ def _pids(port: int) -> list[bytes]:
 
 def _balance(launch: Launch) -> Side:
     def measure(bench: Bench) -> list[Sample]:
-        with serving(bench, launch, path="/pid", pin=False) as server:
+        with serving(bench, launch, pin=False) as server:
             for _ in range(200):  # workers come up one after the other: ask until all have answered
                 if len(set(_pids(server.port))) == _WORKERS:
                     break

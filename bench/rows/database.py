@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 
 from ..harness import postgres
 from ..harness.bench import Bench, windows_of
-from ..harness.load import Window, wrk
+from ..harness.load import Window, ask, wrk
 from ..harness.model import Row, Sample, Side
 from ..harness.processes import Failed
 from ._servers import Launch, bun, granian, node, ours, serving, uvicorn
 
 
 def _check(port: int, queries: int) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{queries}", timeout=10) as reply:
-        rows = json.loads(reply.read())
+    status, body = ask(port, f"/{queries}")
+    rows = json.loads(body) if status == 200 else []
     if len(rows) != queries or not all(1 <= row["id"] <= 10_000 and row["randomnumber"] for row in rows):
-        raise Failed(f"/{queries} answered {rows!r}")
+        raise Failed(f"/{queries} answered {status} {body[:200]!r}")
 
 
 def _side(launch: Launch, queries: int) -> Side:
     def measure(bench: Bench) -> list[Sample]:
-        with postgres.server(bench.load_core) as address, serving(
-            bench, launch, path=None, env={"BENCH_POSTGRES": address}
-        ) as server:
+        with (
+            postgres.server(bench.load_core) as address,
+            serving(bench, launch, env={"BENCH_POSTGRES": address}) as server,
+        ):
             _check(server.port, queries)
 
             def window(seconds: float) -> Window:
@@ -32,7 +32,7 @@ def _side(launch: Launch, queries: int) -> Side:
 
             return windows_of(bench, server, window)
 
-    return Side(launch.name, measure, launch.role, (*launch.needs, "postgres"))
+    return Side(launch.name, measure, launch.role, (*launch.needs, "postgres", "wrk"))
 
 
 def _row(key: str, title: str, queries: int) -> Row:
@@ -49,8 +49,8 @@ def _row(key: str, title: str, queries: int) -> Row:
         "PostgreSQL",
         title,
         tuple(_side(launch, queries) for launch in launches),
-        what="32 clients, 16 connections to the database, prepared statements by primary key, JSON out; twenty queries go one "
-        "after the other. CPU of the server without the database, which has the core of the load.",
+        what="32 clients, 16 connections to the database, prepared statements by primary key, JSON out; twenty "
+        "queries go one after the other. CPU of the server without the database, which has the core of the load.",
     )
 
 

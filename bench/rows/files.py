@@ -70,7 +70,7 @@ TOGETHER = Row(
     take="median",
     budgets=(Budget(("Node",), 1.0), Budget(("aiofiles",), 0.12)),
     quick=True,
-    what="All 1 000 reads are started at once and awaited together. Node's promises are the peer; its callbacks beside them.",
+    what="All 1 000 reads are started at once and awaited together. Node stands for its promises.",
 )
 
 AFTER = Row(

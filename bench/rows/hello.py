@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from ..harness.model import Budget, Row
 from ._servers import (
-    Load, bun, fastpysgi, granian, gunicorn, hypercorn, node, ours, pure, python, served, uvicorn,
+    Load,
+    bun,
+    fastpysgi,
+    granian,
+    gunicorn,
+    hypercorn,
+    node,
+    ours,
+    pure,
+    python,
+    served,
+    uvicorn,
 )  # fmt: skip
 
 HELLO = Load()
@@ -25,7 +36,7 @@ NATIVE = Row(
     ),
     budgets=(Budget(("Bun",), 0.95), Budget(("Node",), 0.65), Budget(("uvloop, fixed reply",), 1.25)),
     quick=True,
-    what="64 kept connections ask for 13 bytes. The floor writes a fixed reply and looks at nothing; ≤ 1.25 × it is the goal.",
+    what="64 kept connections ask for 13 bytes. The floor writes a fixed reply and looks at nothing; 1.25 × it is the goal.",
 )
 
 ASGI = Row(

@@ -39,7 +39,7 @@ TRIP = Row(
     take="median",
     budgets=(Budget((_PISCINA,), 0.7),),
     quick=True,
-    what="One task at a time, two workers; the caller on one core, the workers on the other: waking a sleeping core is most of it.",
+    what="One task at a time, two workers; the caller on one core, they on the other: waking a sleeping core is most of it.",
 )
 
 MANY = Row(

@@ -14,7 +14,7 @@ from ..harness.processes import Failed, cpu_s, end, free_port
 from ._scripts import script
 from ._servers import Launch, bun, fastpysgi, granian, gunicorn, hypercorn, node, ours, uvicorn
 
-_REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
+_REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 
 
 def _first_answer(launch: Launch) -> Side:

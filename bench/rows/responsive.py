@@ -45,7 +45,7 @@ def _busy(launch: Launch, *, quick: bool = True) -> Side:
             }
         ]
 
-    return Side(launch.name, measure, launch.role, launch.needs, quick)
+    return Side(launch.name, measure, launch.role, (*launch.needs, "wrk"), quick)
 
 
 RESPONSIVE = Row(

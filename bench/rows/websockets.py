@@ -21,7 +21,7 @@ def read_load(text: str) -> Window:
 
 def _side(launch: Launch, mode: str, connections: int) -> Side:
     def measure(bench: Bench) -> list[Sample]:
-        with serving(bench, launch, path=None) as server:
+        with serving(bench, launch) as server:
 
             def window(seconds: float) -> Window:
                 command = [bench.tools.peers / "python", APPS / "websocket_load.py", mode, server.port, connections]
@@ -49,7 +49,13 @@ def _row(key: str, title: str, mode: str, connections: int, what: str) -> Row:
 
 
 ROWS = (
-    _row("websocket-echo", "echo", "echo", 64, "64 connections; each sends 120 characters and waits for them to come back."),
+    _row(
+        "websocket-echo",
+        "echo",
+        "echo",
+        64,
+        "64 connections; each sends 120 characters and waits for them to come back.",
+    ),
     _row(
         "websocket-broadcast",
         "one to a hundred",
