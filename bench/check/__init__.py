@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 def compare_command(*, update: bool, only: Sequence[str]) -> int:
     """Count and compare, or write the baseline anew. 0: nothing has grown; 1: something has; 3: not comparable here."""
-    from .baseline import Refused, compare, read, write
     from ..harness.machine import ROOT
+    from .baseline import Refused, compare, read, write
     from .counting import BASELINE, COUNTS, count
 
     environment, counted = count(only)
@@ -36,6 +36,6 @@ def compare_command(*, update: bool, only: Sequence[str]) -> int:
         print(f"bench-check: {line}")
     if outcome.grown:
         print(
-            f"bench-check: where: callgrind_annotate {COUNTS.relative_to(ROOT)}/counts.N (its second line names the scenario)"
+            f"bench-check: callgrind_annotate {COUNTS.relative_to(ROOT)}/counts.N (its Trigger line names the scenario)"
         )
     return 1 if outcome.grown else 0
