@@ -6,6 +6,7 @@ What lives here: the whole way of a request from its bytes to the bytes of the r
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 from multiloop.http import Response
@@ -66,7 +67,7 @@ def connect(app: Any, interface: Interface) -> tuple[Connection, Memory]:
 def through(app: Any, interface: Interface, data: bytes, *, turns: int, replies: int = 1) -> Scenario:
     """The scenario of feeding `data`; the loop has `turns` turns for what the application does."""
 
-    async def prepare() -> Work:
+    async def prepare(closing: ExitStack) -> Work:
         connection, transport = connect(app, interface)
         feed = connection.data_received
 

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections import deque
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from .scenarios import Scenario, Work
 _BATCH = 32
 
 
-async def reply_head() -> Work:
+async def reply_head(closing: ExitStack) -> Work:
     """Header lines of a reply: some that are known, one that is new each time; a status that is rare."""
     fields = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store"), (b"vary", b"accept")]
 
@@ -47,7 +48,7 @@ async def reply_head() -> Work:
     return work
 
 
-async def frames_codec() -> Work:
+async def frames_codec(closing: ExitStack) -> Work:
     """Small messages of two processes: encoded, joined as the kernel joins them, decoded; one with a buffer beside it."""
     decoder = frames.Decoder()
     body, buffer = b"x" * 100, bytearray(1000)
@@ -62,7 +63,7 @@ async def frames_codec() -> Work:
     return work
 
 
-async def offload_completion() -> Work:
+async def offload_completion(closing: ExitStack) -> Work:
     """A batch of finished calls, from the threads' queue to operations that are done."""
     of = hub()
     completions, loop = completions_of(of), of.loop
@@ -85,7 +86,7 @@ def _same(value: int) -> int:
     return value
 
 
-async def pool_tasks() -> Work:
+async def pool_tasks(closing: ExitStack) -> Work:
     """A batch of tiny tasks, from the call to the result; the worker is a socket that answers here."""
     of = hub()
     engine = SimpleNamespace(
@@ -93,7 +94,8 @@ async def pool_tasks() -> Work:
         has_read=lambda link: None, release=lambda task: None,
     )  # fmt: skip
     link = Link(engine, 0)  # type: ignore[arg-type]
-    worker = socket.socket(fileno=link.worker_socket)
+    closing.callback(link.close)
+    worker = closing.enter_context(socket.socket(fileno=link.worker_socket))
     os.close(link.page_descriptor)
     calls, options = Calls(Carrier(())), TaskOptions()
     owner = SimpleNamespace(stop=lambda task: None)
@@ -113,7 +115,7 @@ async def pool_tasks() -> Work:
     return work
 
 
-async def pool_values() -> Work:
+async def pool_values(closing: ExitStack) -> Work:
     """Arguments that are not plain: pickled and made again."""
     value = ({"name": "thing", "tags": ["a", "b"], "size": 9.5}, b"x" * 1000, (1, 2, 3))
 
@@ -125,7 +127,7 @@ async def pool_values() -> Work:
     return work
 
 
-async def decisions() -> Work:
+async def decisions(closing: ExitStack) -> Work:
     """Who gets the next connection, and the next tasks."""
     workers = [SimpleNamespace(number=n, connections=n * 7 % 5, requests=0) for n in range(1, 9)]
     round_robin, least = RoundRobin(), LeastConnections()
@@ -142,7 +144,7 @@ async def decisions() -> Work:
     return work
 
 
-async def emit() -> Work:
+async def emit(closing: ExitStack) -> Work:
     """An event with two listeners, and one with none."""
     emitter = EventEmitter()
     seen: list[Any] = []
@@ -157,7 +159,7 @@ async def emit() -> Work:
     return work
 
 
-async def callbacks() -> Work:
+async def callbacks(closing: ExitStack) -> Work:
     """Operations that report to a callback, through the hub and a turn of the loop."""
     from multiloop.loop._operation import begin
 

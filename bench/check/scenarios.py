@@ -13,15 +13,16 @@ import ctypes
 import gc
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 
 Work = Callable[[int], Awaitable[None]]
 """Does a scenario so many times."""
 
-Scenario = Callable[[], Awaitable[Work]]
-"""Prepares one."""
+Scenario = Callable[[ExitStack], Awaitable[Work]]
+"""Prepares one; what it opens is closed with the stack."""
 
 
-async def reference() -> Work:
+async def reference(closing: ExitStack) -> Work:
     """A loop of plain Python: what the interpreter itself costs, to tell its changes from ours."""
 
     async def work(count: int) -> None:
@@ -52,14 +53,15 @@ async def main(marks: ctypes.CDLL, wanted: list[str]) -> None:
     for name, (prepare, count) in scenarios().items():
         if wanted and name not in wanted:
             continue
-        work = await prepare()
-        await work(max(20, count // 4))
-        gc.collect()
-        gc.disable()
-        marks.begin()
-        await work(count)
-        marks.end(name.encode())
-        gc.enable()
+        with ExitStack() as closing:
+            work = await prepare(closing)
+            await work(max(20, count // 4))
+            gc.collect()
+            gc.disable()
+            marks.begin()
+            await work(count)
+            marks.end(name.encode())
+            gc.enable()
         print(name, count, flush=True)
 
 

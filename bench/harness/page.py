@@ -14,7 +14,7 @@ from pathlib import Path
 from .machine import ROOT
 from .model import Row
 from .plots import THEMES, Bar, Panel, draw
-from .results import Results, to_json
+from .results import Results, from_json, to_json
 from .table import details, number, summary
 from .verdicts import Verdict, judge
 
@@ -43,7 +43,8 @@ def panel(verdict: Verdict, *, most: int = 8) -> Panel:
 
 def verdicts_of(rows: Sequence[Row], results: Results) -> list[Verdict]:
     """The rows that were measured and have a figure of ours."""
-    judged = [judge(row, results.rows[row.key]) for row in rows if row.key in results.rows]
+    measured = [(row, results.rows[row.key]) for row in rows if row.key in results.rows]
+    judged = [judge(row, found) for row, found in measured if row.ours.name in found.sides]
     return [verdict for verdict in judged if verdict.ours.figure is not None]
 
 
@@ -184,7 +185,9 @@ def read_notes() -> dict[str, dict[str, str]]:
 def write(rows: Sequence[Row], results: Results, folder: Path, *, readme: Path | None) -> None:
     """Write everything. Plots that no row has any more are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(to_json(results))
+    kept = to_json(results)
+    (folder / "results.json").write_text(kept)
+    results = from_json(kept)  # the pages say what the file says, to the last digit
     (folder / "index.md").write_text(report(rows, results, read_notes()))
     pictures = plots(rows, results)
     for old in folder.glob("*.svg"):

@@ -23,7 +23,8 @@ def row(*budgets: Budget, key: str = "hello", title: str = "GET hello, native") 
 def result(**figures: list[float]) -> RowResult:
     """Each side with one sample for each round."""
     sides = {
-        name: SideResult([[{"cpu_us": figure, "rate": 1e6 / figure}] for figure in of]) for name, of in figures.items()
+        name: SideResult([[{"cpu_us": figure, "rate": float(f"{1e6 / figure:.6g}")}] for figure in of])
+        for name, of in figures.items()
     }
     return RowResult("2030-01-02 03:04 UTC", "abc", "multiloop 1 (compiled)", 0.5, sides)
 

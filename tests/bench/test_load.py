@@ -33,7 +33,7 @@ Percentage of the requests served within a certain time (ms)
 def test_wrk_says_how_many_in_how_long_and_latencies_in_any_unit() -> None:
     seen = read_wrk(WRK)
     assert (seen.requests, seen.seconds) == (90210, 2.01)
-    assert (seen.p50_ms, seen.p99_ms) == (0.83, 1020.0)
+    assert (seen.p50_ms, seen.p99_ms) == pytest.approx((0.83, 1020.0))
 
 
 @pytest.mark.parametrize(

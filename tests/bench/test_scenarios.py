@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 from bench.check.scenarios import scenarios
@@ -15,14 +16,17 @@ def test_a_scenario_does_its_work(name: str) -> None:
     prepare, _ = scenarios()[name]
 
     async def main() -> None:
-        await (await prepare())(3)
+        with ExitStack() as closing:
+            await (await prepare(closing))(3)
 
     asyncio.run(main())
 
 
 def test_scenarios_leave_nothing_open() -> None:
     async def main() -> None:
-        await (await scenarios()["asgi-hello"][0]())(1)
+        for prepare, _ in scenarios().values():
+            with ExitStack() as closing:
+                await (await prepare(closing))(1)
 
     asyncio.run(main())
     before = open_descriptors()
