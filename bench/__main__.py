@@ -94,7 +94,8 @@ def measure(chosen: argparse.Namespace) -> int:
         def written() -> None:
             page.write(ROWS, results, folder, readme=None)
 
-        failures = runner.measure(plan, bench, results, say, written)
+        with bench.services:
+            failures = runner.measure(plan, bench, results, say, written)
     page.write(ROWS, results, folder, readme=ROOT / "README.md" if published else None)
     say("\n" + summary(page.verdicts_of(plan.rows, results)))
     say(f"\n{time.monotonic() - began_s:.0f} s; the report: {folder / 'index.md'}")

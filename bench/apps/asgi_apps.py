@@ -28,7 +28,7 @@ def fixed(body: bytes) -> Any:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
-        return
+            return
         await send(start)
         await send(end)
 

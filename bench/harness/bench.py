@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from .environments import Tools
 from .load import Window
 from .model import Sample
 from .processes import Running
+
+T = TypeVar("T")
 
 _round = itertools.count()
 
@@ -30,8 +34,15 @@ class Bench:
     window_s: float = 2.0
     windows: int = 2
     warm_s: float = 1.0
-    services: dict[str, object] = field(default_factory=dict)
-    """What rows started for the whole run (a database), by name."""
+    services: ExitStack = field(default_factory=ExitStack)
+    """Ends with the run what rows have started for all of it."""
+    _started: dict[str, object] = field(default_factory=dict)
+
+    def once(self, name: str, start: Callable[[], AbstractContextManager[T]]) -> T:
+        """Start something that stays until the run ends (a database), or give what was started before."""
+        if name not in self._started:
+            self._started[name] = self.services.enter_context(start())
+        return self._started[name]  # type: ignore[return-value]
 
     def log(self, name: str) -> Path:
         """A file of its own for what a program says."""

@@ -16,8 +16,8 @@ from .model import Role
 from .table import number
 
 _COLUMN = 430
-_LABEL = 168
-_BARS = 180
+_LABEL = 182
+_BARS = 168
 _LINE = 20
 _BAR = 12
 _TITLE = 34

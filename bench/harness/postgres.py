@@ -20,7 +20,7 @@ _ROWS = 10_000
 _TABLE = (
     "CREATE TABLE world (id integer PRIMARY KEY, randomnumber integer NOT NULL);"
     f"INSERT INTO world SELECT i, 1 + (random() * 9999)::integer FROM generate_series(1, {_ROWS}) i;"
-    "VACUUM ANALYZE world;"
+    "ANALYZE world;"
 )
 # No durability: what is measured is the client. The defaults of Debian otherwise.
 _SETTINGS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=127.0.0.1"]
@@ -29,10 +29,10 @@ _SETTINGS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "lis
 def binaries() -> Path:
     """The folder of initdb and postgres. Raises Missing when there is none."""
     on_path = shutil.which("initdb")
-    found = [Path(on_path).parent] if on_path else []
+    found = [Path(on_path).resolve().parent] if on_path else []
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     for folder in found:
-        if (folder / "initdb").exists():
+        if all((folder / name).exists() for name in ("initdb", "pg_ctl", "psql")):
             return folder
     raise Missing("no PostgreSQL: apt-get install postgresql")
 

@@ -39,7 +39,8 @@ def show(row: Row, side_name: str, seconds: float) -> int:
         sampler = _Sampler(Path(scratch), seconds)
         watcher = threading.Thread(target=sampler.watch, daemon=True)
         watcher.start()
-        samples = found[0].measure(bench)
+        with bench.services:
+            samples = found[0].measure(bench)
         sampler.over.set()
         watcher.join()
         print(f"{row.title}, {side_name}: {samples}")

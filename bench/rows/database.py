@@ -21,10 +21,8 @@ def _check(port: int, queries: int) -> None:
 
 def _side(launch: Launch, queries: int) -> Side:
     def measure(bench: Bench) -> list[Sample]:
-        with (
-            postgres.server(bench.load_core) as address,
-            serving(bench, launch, env={"BENCH_POSTGRES": address}) as server,
-        ):
+        address = bench.once("postgres", lambda: postgres.server(bench.load_core))
+        with serving(bench, launch, env={"BENCH_POSTGRES": address}) as server:
             _check(server.port, queries)
 
             def window(seconds: float) -> Window:

@@ -49,7 +49,7 @@ IDLE = Row(
         _idle(python("floor.py", name="uvloop, fixed reply", role="floor")),
         _idle(ours("asgi_apps:hello", "--keep-alive-timeout", "120", name="multiloop, ASGI"), quick=False),
         _idle(bun("hello")),
-        _idle(granian("asgi_apps:hello", "--backlog", "8192", "--backpressure", "8192")),
+        _idle(granian("asgi_apps:hello", "--backlog", "8192")),
         _idle(uvicorn("asgi_apps:hello", "--timeout-keep-alive", "120"), quick=False),
         _idle(fastpysgi("asgi_apps:hello"), quick=False),
         _idle(node("http.js", "hello"), quick=False),
