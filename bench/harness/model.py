@@ -91,8 +91,8 @@ class Row:
     """Which of a side's samples stands for it: the least is what noise inflates least; medians where it is bimodal."""
     budgets: tuple[Budget, ...] = ()
     quick: bool = False
-    rounds: int | None = None
-    """Rounds of its own, where one takes long."""
+    quick_rounds: int = 2
+    """Rounds in the quick run: one, where a round takes long."""
     what: str = ""
     """What is done, in a sentence, for the report."""
 

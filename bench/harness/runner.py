@@ -22,7 +22,6 @@ from .results import Results, RowResult, SideResult
 from .statistics import summarize
 
 ROUNDS = 3
-QUICK_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Plan:
         """How often each side of it has its turn."""
         if self.rounds is not None:
             return self.rounds
-        return QUICK_ROUNDS if self.quick else row.rounds or ROUNDS
+        return row.quick_rounds if self.quick else ROUNDS
 
     def needs(self) -> set[str]:
         """What must be there."""

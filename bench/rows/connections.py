@@ -91,6 +91,7 @@ BALANCE = Row(
     take="median",
     budgets=(Budget(at_most=1.0),),
     quick=True,
+    quick_rounds=1,
     what="How many of 64 connections the busiest of 4 workers has, over the 16 that would be its share.",
 )
 

@@ -59,6 +59,7 @@ IDLE = Row(
     per="connection",
     budgets=(Budget(("uvloop, fixed reply",), 1.2, at_most=2.5),),
     quick=True,
+    quick_rounds=1,
     what="5 000 connections that have asked once and stay open: growth of resident memory over 5 000, all processes. "
     "At rest and with them: proportional memory (PSS) of all processes, one worker.",
 )

@@ -39,6 +39,7 @@ TRIP = Row(
     take="median",
     budgets=(Budget((_PISCINA,), 0.7),),
     quick=True,
+    quick_rounds=1,
     what="One task at a time, two workers; the caller on one core, they on the other: waking a sleeping core is most of it.",
 )
 

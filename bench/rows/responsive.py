@@ -63,6 +63,7 @@ RESPONSIVE = Row(
     per="",
     budgets=(Budget((_NODE,), 0.5), Budget((_PROCESSES,), 1.0)),
     quick=True,
+    quick_rounds=1,
     what="Four clients keep tasks of some tens of milliseconds queued for one worker at nice 10; 16 others ask for hello.",
 )
 

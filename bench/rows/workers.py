@@ -36,6 +36,7 @@ PING = Row(
     take="median",
     budgets=(Budget(("Node worker_threads",), 1.0),),
     quick=True,
+    quick_rounds=1,
     what="2 000 small messages there and back, each awaited; the main thread on one core, the worker on the other.",
 )  # fmt: skip
 
@@ -64,6 +65,7 @@ SHARED = Row(
     take="median",
     budgets=(Budget(at_most=1.0),),
     quick=True,
+    quick_rounds=1,
     what="From the post to the worker's answer, which has read the last byte.",
 )
 
@@ -89,6 +91,7 @@ COPIED = Row(
     take="median",
     budgets=(Budget(("one memcpy into new memory",), 1.25),),
     quick=True,
+    quick_rounds=1,
     what="The same for memory that the worker does not share: at best one copy. The floor is that copy and nothing else.",
 )  # fmt: skip
 
