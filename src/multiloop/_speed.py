@@ -36,6 +36,9 @@ HOT = {
         "http._connection",
         "http._asgi",
         "http._handler",
+        "net._incoming",
+        "net._protocol",
+        "net._reading",
     )
 }
 """The hot modules and their sources. setup.py compiles these."""

@@ -21,8 +21,6 @@ from ..errors import ClosedError, UsageError
 from ..events import EventEmitter
 from ..loop import AnyOperation, Handle, Hub
 from ._address import Address, from_kernel, readable
-from ._idle import IdleTimer
-from ._incoming import Incoming
 from ._outgoing import Outgoing
 from ._protocol import Protocol
 
@@ -32,19 +30,17 @@ _AF_UNIX = getattr(_socket, "AF_UNIX", None)
 class Connection(Handle, EventEmitter):
     """The state of one socket, and its ends."""
 
-    bytes_read: int
     bytes_written: int
 
     def __init__(self, of: Hub, *, allow_half_open: bool, mark_bytes: int, no_delay: bool, keep_alive: float) -> None:
         super().__init__()
         self._hub = of
-        self._protocol = Protocol(self, of)
-        self._incoming = Incoming(self, self._protocol, mark_bytes)
+        self._protocol = Protocol(self, of, mark_bytes)
+        self._incoming = self._protocol.incoming
         self._outgoing = Outgoing(self, mark_bytes)
         self._transport: asyncio.Transport | None = None
         self._fast: asyncio.Transport | None = None  # the transport while a write needs no second look
         self._choked = False  # more than the mark waits to be sent
-        self._idle: IdleTimer | None = None
         self._no_delay = no_delay
         self._keep_alive_s = keep_alive  # seconds before the first probe; below 0: off; 0: the kernel's default
         self._attempt: AnyOperation[Any] | None = None  # connect() in flight
@@ -56,7 +52,6 @@ class Connection(Handle, EventEmitter):
         self._dropped = False  # destroy(): what waited was not sent
         self.allow_half_open = allow_half_open
         self.encrypted = False  # whether TLS is on
-        self.bytes_read = 0  # what the peer has sent, after decryption
         self.bytes_written = 0  # what was given to write(), with what still waits
         self.destroyed = False  # nothing can be read from the peer or written to it any more
         self.closed = False  # 'close' was emitted
@@ -73,8 +68,8 @@ class Connection(Handle, EventEmitter):
             self._remote = from_kernel(transport.get_extra_info("peername"))
         self._apply_options()
         self._opened(self._hub)
-        if self._idle is not None:
-            self._idle.touch()
+        if self._protocol.idle is not None:
+            self._protocol.idle.touch()
         self._outgoing.made(transport)
         self._refresh_fast()
         if self._outgoing.ended:
@@ -97,7 +92,7 @@ class Connection(Handle, EventEmitter):
         return None if self._transport is None else self._transport.get_extra_info("socket")
 
     def _refresh_fast(self) -> None:
-        slow = self._outgoing.ended or self._outgoing.watching or self._idle is not None or self.destroyed
+        slow = self._outgoing.ended or self._outgoing.watching or self._protocol.idle is not None or self.destroyed
         self._fast = None if slow else self._transport
 
     # -- ending in order -------------------------------------------------------------------------------------------
@@ -179,8 +174,8 @@ class Connection(Handle, EventEmitter):
         self._fast = None
         self._choked = False
         self._protocol.deliver = None
-        if self._idle is not None:
-            self._idle.stop()
+        if self._protocol.idle is not None:
+            self._protocol.idle.stop()
         self._tell(self.error)
         self._transport = None
         if self._on_closed is not None:
@@ -220,7 +215,12 @@ class Connection(Handle, EventEmitter):
         self.destroy()
         self._ended()
 
-    # -- addresses -------------------------------------------------------------------------------------------------
+    # -- looking ---------------------------------------------------------------------------------------------------
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that the peer has sent so far, after decryption."""
+        return self._protocol.bytes_read
+
     @property
     def remote_address(self) -> Address:
         """(host, port) of the peer; the path for Unix sockets ("" for those accepted); None before it is known."""

@@ -9,25 +9,30 @@ Rules
 * Chunks are handed on in order: while some are kept, new ones go behind them.
 * 'end' comes once everything before it was taken. One who reads with `read()` is told first (b""), so that it may still
   answer, unless our side was ended already.
-* A reader who is cancelled loses nothing: what it waits for is a signal, the bytes stay here until it takes them.
+* One reader waits at a time (`_reading`): it is woken to look again, or handed the chunk that it asked for.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
-from ..loop import CallbackOperation, ErrorFirst, begin
 
 if TYPE_CHECKING:
     from ._connection import Connection
-    from ._protocol import Protocol
+    from ._protocol import Protocol as SocketProtocol
 
 EVERYTHING = -1  # a read of this many bytes goes on to the end
 CHUNK = 1 << 62  # one of this many ends with the next chunk, as large as it came
+
+
+class Waiter(Protocol):
+    """A reader that waits."""
+
+    def wake(self) -> Any:
+        """Look again: something has come, or the end has."""
 
 
 def _drop(data: bytes) -> None:
@@ -44,7 +49,6 @@ class Incoming:
         "_end_seen",
         "_error",
         "_flush_queued",
-        "_has_reader",
         "_listener",
         "_mark_bytes",
         "_protocol",
@@ -52,14 +56,18 @@ class Incoming:
         "_size_bytes",
         "_socket",
         "_stopped",
-        "_wake",
+        "_waiter",
         "end_emitted",
         "flowing",
+        "has_reader",
+        "hub",
+        "reading",
     )
 
-    def __init__(self, socket: Connection, protocol: Protocol, mark_bytes: int) -> None:
+    def __init__(self, socket: Connection, protocol: SocketProtocol, mark_bytes: int) -> None:
         self._socket = socket
         self._protocol = protocol
+        self.hub = protocol.hub
         self._mark_bytes = mark_bytes
         self._chunks: deque[bytes] = deque()
         self._size_bytes = 0
@@ -72,9 +80,10 @@ class Incoming:
         self.end_emitted = False
         self._closed = False
         self._error: BaseException | None = None
-        self._wake: Callable[[], None] | None = None  # the one reader who waits
+        self._waiter: Waiter | None = None  # the one reader who waits
+        self.reading: Any = None  # the same, while the next chunk can be handed to it as it comes
         self._read_all = False
-        self._has_reader = False  # somebody uses read(), not listeners
+        self.has_reader = False  # somebody uses read(), not listeners
 
     # -- from the transport ----------------------------------------------------------------------------------------
     def made(self) -> None:
@@ -82,7 +91,7 @@ class Incoming:
         if self._stopped:
             self._stop_kernel()
             # uvloop starts to read after this turn all the same: stop it again. A chunk that slipped in is kept.
-            self._protocol.hub.loop.call_soon(self._stop_kernel)
+            self.hub.loop.call_soon(self._stop_kernel)
 
     def keep(self, data: bytes) -> None:
         """Take a chunk that no listener takes now."""
@@ -92,14 +101,14 @@ class Incoming:
             self._queue_flush()
         elif self._size_bytes >= self._mark_bytes and not self._read_all:
             self._stop()
-        if self._wake is not None:
-            self._wake()
+        if self._waiter is not None and not self._read_all:
+            self._waiter.wake()
 
     def end_seen(self) -> None:
         """The peer has ended its side."""
         self._end_seen = True
-        if self._wake is not None:
-            self._wake()
+        if self._waiter is not None:
+            self._waiter.wake()
         else:
             self.maybe_end()
 
@@ -107,22 +116,22 @@ class Incoming:
         """The connection is gone: what is kept can still be read, then `error` is raised. Whether a reader was told."""
         self._closed = True
         self._error = error
-        if self._wake is None:
+        if self._waiter is None:
             return False
-        self._wake()
+        self._waiter.wake()
         return True
 
     def drop(self) -> None:
         """Forget what is kept: the socket was destroyed here."""
         self._chunks.clear()
         self._size_bytes = 0
-        self._protocol.deliver = None
+        self._protocol.deliver = self.reading = None
 
     # -- listeners -------------------------------------------------------------------------------------------------
     def listen(self, listener: Callable[[bytes], Any] | None) -> None:
         """Hand chunks to this listener from now on; None: the last one was removed."""
         self._listener = listener
-        self._has_reader = self._has_reader and listener is None
+        self.has_reader = self.has_reader and listener is None
         if listener is None:
             self.flowing = None if self.flowing else self.flowing
         elif self.flowing is None:
@@ -150,7 +159,7 @@ class Incoming:
             self._go()
         else:
             self._protocol.deliver = None
-            if self.flowing is False and self._wake is None:
+            if self.flowing is False and self._waiter is None:
                 self._stop()
             elif self._size_bytes < self._mark_bytes:
                 self._go()
@@ -158,7 +167,7 @@ class Incoming:
     def _queue_flush(self) -> None:
         if not self._flush_queued:
             self._flush_queued = True
-            self._protocol.hub.loop.call_soon(self._flush)
+            self.hub.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_queued = False
@@ -166,69 +175,36 @@ class Incoming:
             data = self._chunks.popleft()
             self._size_bytes -= len(data)
             if self._listener is not None:
-                self._protocol.hub.call(self._socket.emit, "data", data)
+                self.hub.call(self._socket.emit, "data", data)
         if self.flowing:
             if not self._end_seen and not self._closed:
                 self._protocol.deliver = self._listener or _drop
             self.maybe_end()
 
     # -- readers ---------------------------------------------------------------------------------------------------
-    def start_read(self, size_bytes: int) -> None:
-        """Become the one reader: let the kernel's read go on. Raises UsageError when there is another consumer."""
+    def begin_wait(self, waiter: Waiter, size_bytes: int, direct: bool) -> None:
+        """There was nothing to take: let the kernel's read go on, and wake `waiter` when there is, or never will be.
+
+        `direct`: it is a `Reading`, and the protocol may hand it the next chunk as that comes. Raises UsageError when
+        there is another consumer.
+        """
         if self._listener is not None:
             raise UsageError("this socket has a 'data' listener: read with listeners or with read(), not with both")
-        if self._wake is not None:
+        if self._waiter is not None:
             raise UsageError("another read() of this socket is waiting: one reader at a time")
-        self._has_reader = True
         if self.flowing:  # resume() without a listener
             self.flowing = None
             self._protocol.deliver = None
         self._read_all = size_bytes == EVERYTHING
-        self._go()
+        self._waiter = waiter
+        if direct:
+            self.reading = waiter
+        if self._stopped:
+            self._go()
 
-    async def read(self, size_bytes: int) -> bytes:
-        """Wait for up to `size_bytes`, or for EVERYTHING; b"" at the end."""
-        self._has_reader = True
-        while (data := self.take(size_bytes)) is None:
-            self.start_read(size_bytes)
-            signal: asyncio.Future[None] = self._protocol.hub.loop.create_future()
-
-            def wake(signal: asyncio.Future[None] = signal) -> None:
-                if not signal.done():
-                    signal.set_result(None)
-
-            self._wake = wake
-            try:
-                await signal
-            finally:
-                self._stop_waiting()
-        return data
-
-    def read_with(self, callback: ErrorFirst, size_bytes: int) -> CallbackOperation[bytes]:
-        """As `read`, to a callback."""
-        self.start_read(size_bytes)
-        op = begin(callback, self._protocol.hub).unref()
-
-        def attempt() -> None:
-            if op.done():
-                return
-            try:
-                data = self.take(size_bytes)
-            except Exception as error:
-                self._stop_waiting()
-                op._fail(error)
-            else:
-                if data is not None:
-                    self._stop_waiting()
-                    op._succeed(data)
-
-        self._wake = attempt
-        op._stop = self._stop_waiting
-        self._protocol.hub.loop.call_soon(attempt)  # a callback never comes inside the call
-        return op
-
-    def _stop_waiting(self) -> None:
-        self._wake = None
+    def end_wait(self) -> None:
+        """The reader waits no more: it has been served, or was cancelled."""
+        self.reading = self._waiter = None
         self._read_all = False
         if self.flowing is False or self._size_bytes >= self._mark_bytes:
             self._stop()
@@ -266,13 +242,13 @@ class Incoming:
         if not self._end_noticed:
             self._end_noticed = True
             # One turn later: what the reader writes on seeing the end still goes out before this side is ended, too.
-            self._protocol.hub.loop.call_soon(self.maybe_end)
+            self.hub.loop.call_soon(self.maybe_end)
 
     # -- the state -------------------------------------------------------------------------------------------------
     def maybe_end(self) -> None:
         """Emit 'end' if it is time."""
         if self._end_seen and not self._chunks and not self.end_emitted and self.flowing is not False:
-            if self._end_noticed or not self._has_reader or self._socket._outgoing.ended:
+            if self._end_noticed or not self.has_reader or self._socket._outgoing.ended:
                 self.end_emitted = True
                 self._socket._ended_by_peer()
 

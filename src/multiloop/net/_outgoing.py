@@ -90,8 +90,8 @@ class Outgoing:
             socket._choked = self._early_bytes >= self._mark_bytes
         elif size_bytes:
             transport.write(raw)
-        if socket._idle is not None:
-            socket._idle.touch()
+        if socket._protocol.idle is not None:
+            socket._protocol.idle.touch()
         if self._flushes:
             self._watch()
         self._need_drain |= socket._choked

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket as _socket
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -20,6 +20,7 @@ from ._connection import Connection, apply_keep_alive
 from ._idle import IdleTimer, checked_timeout
 from ._incoming import CHUNK, EVERYTHING
 from ._outgoing import Data
+from ._reading import CallbackReading, Reading
 
 if TYPE_CHECKING:
     from ._connect import ConnectKeywords
@@ -170,17 +171,14 @@ class Socket(Connection):
         self, size_bytes: int, callback: ErrorFirst | None
     ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         if callback is not None:
-            return self._incoming.read_with(callback, size_bytes)
-        return self._incoming.read(size_bytes)
+            return CallbackReading(self._incoming, size_bytes, callback).op
+        return anext(Reading(self._incoming, size_bytes, False))  # type: ignore[return-value]  # a coroutine
 
-    def __aiter__(self) -> Socket:
-        return self
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return Reading(self._incoming, CHUNK, True)
 
-    async def __anext__(self) -> bytes:
-        data = await self._incoming.read(CHUNK)
-        if not data:
-            raise StopAsyncIteration
-        return data
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return anext(Reading(self._incoming, CHUNK, True))  # type: ignore[return-value]  # a coroutine
 
     def pause(self) -> Socket:
         """Stop reading, down to the kernel: no 'data' until `resume()`. Also before the connection stands."""
@@ -260,11 +258,12 @@ class Socket(Connection):
         It only tells: call `destroy()` in the listener to close. `listener` is added to 'timeout', for once.
         """
         timeout_s = checked_timeout(seconds)
-        if self._idle is not None:
-            self._idle.stop()
-            self._idle = None
+        protocol = self._protocol
+        if protocol.idle is not None:
+            protocol.idle.stop()
+            protocol.idle = None
         if timeout_s and not self.closed:
-            self._idle = IdleTimer(self._hub.loop, timeout_s, lambda: self._hub.call(self.emit, "timeout"))
+            protocol.idle = IdleTimer(self._hub.loop, timeout_s, lambda: self._hub.call(self.emit, "timeout"))
             if listener is not None:
                 self.once("timeout", listener)
         self._refresh_fast()
@@ -273,7 +272,8 @@ class Socket(Connection):
     @property
     def timeout(self) -> float:
         """What `set_timeout` was given, in seconds; 0 when it is off."""
-        return 0.0 if self._idle is None else self._idle.timeout_s
+        idle = self._protocol.idle
+        return 0.0 if idle is None else idle.timeout_s
 
     def set_no_delay(self, on: bool = True) -> Socket:
         """Send small writes at once (TCP_NODELAY). Before the connection stands it is remembered."""
