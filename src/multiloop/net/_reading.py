@@ -79,7 +79,7 @@ class Reading:
         return data
 
     # -- as the task sees it ---------------------------------------------------------------------------------------
-    def __await__(self) -> Reading:
+    def __await__(self) -> Any:
         self._asyncio_future_blocking = True
         return self
 

@@ -172,13 +172,13 @@ class Socket(Connection):
     ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         if callback is not None:
             return CallbackReading(self._incoming, size_bytes, callback).op
-        return anext(Reading(self._incoming, size_bytes, False))  # type: ignore[return-value]  # a coroutine
+        return anext(Reading(self._incoming, size_bytes, False))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return Reading(self._incoming, CHUNK, True)
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return anext(Reading(self._incoming, CHUNK, True))  # type: ignore[return-value]  # a coroutine
+        return anext(Reading(self._incoming, CHUNK, True))
 
     def pause(self) -> Socket:
         """Stop reading, down to the kernel: no 'data' until `resume()`. Also before the connection stands."""

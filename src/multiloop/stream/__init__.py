@@ -1,7 +1,8 @@
 """Streams: chunks that move from a source to a sink, no faster than the sink takes them.
 
 What lives here: the public names `Readable`, `Writable`, `Duplex`, `Transform`, `PassThrough`, `pipeline`, `finished`,
-`compose`. What must not: files, sockets and processes, which are streams of these kinds or look like them.
+`compose`, and the default marks. What must not: files, sockets and processes, which are streams of these kinds or look
+like them.
 
     await stream.pipeline(fs.create_read_stream("big"), compress, fs.create_write_stream("big.gz"))
 
@@ -16,6 +17,9 @@ from __future__ import annotations
 
 from ._base import Stream as Stream
 from ._chunks import LineSplitter as LineSplitter
+from ._chunks import get_default_high_water_mark as get_default_high_water_mark
+from ._chunks import set_default_high_water_mark as set_default_high_water_mark
+from ._compose import compose as compose
 from ._finished import finished as finished
 from ._pipeline import pipeline as pipeline
 from ._readable import Readable as Readable

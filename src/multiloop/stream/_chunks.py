@@ -1,6 +1,6 @@
 """What is in a stream: chunks, how they are measured, lines in them.
 
-What lives here: pure functions and `LineSplitter`. What must not: streams.
+What lives here: the default marks, pure functions, and `LineSplitter`. What must not: streams.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .._limits import STREAM_HIGH_WATER_BYTES, STREAM_HIGH_WATER_OBJECTS
 from ..errors import UsageError
 
 Bytes = bytes | bytearray | memoryview
@@ -35,10 +36,23 @@ def size_of(chunk: Any) -> int:
     return chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
 
 
-def mark(value: int | None, default: int) -> int:
-    """Check a high-water mark."""
+_default_marks = {False: STREAM_HIGH_WATER_BYTES, True: STREAM_HIGH_WATER_OBJECTS}
+
+
+def get_default_high_water_mark(object_mode: bool) -> int:
+    """What a stream buffers unless it is told otherwise: bytes, or objects with `object_mode`."""
+    return _default_marks[bool(object_mode)]
+
+
+def set_default_high_water_mark(object_mode: bool, value: int) -> None:
+    """Change that for the streams of this process that are made from now on. Raises UsageError below 0."""
+    _default_marks[bool(object_mode)] = mark(value, object_mode)
+
+
+def mark(value: int | None, object_mode: bool) -> int:
+    """Return the high-water mark to use: the default for None. Raises UsageError below 0."""
     if value is None:
-        return default
+        return _default_marks[object_mode]
     if value < 0:
         raise UsageError(f"high_water_mark={value}: 0 or more")
     return value

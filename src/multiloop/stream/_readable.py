@@ -15,22 +15,24 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from typing import Any, Self
 
-from .._limits import STREAM_HIGH_WATER_BYTES, STREAM_HIGH_WATER_OBJECTS
 from ..errors import ClosedError, PrematureClose, UsageError
 from ._base import Stream
 from ._chunks import LineSplitter, as_bytes, mark, size_of
+from ._operators import Operators
 
 END: Any = object()
 """What `Readable._next` gives once nothing follows."""
 
 
-class Readable(Stream):
+class Readable(Operators, Stream):
     """A stream to take chunks from.
 
     Give a source (an iterable, sync or async), or a subclass with `async def _read(self, size)` that returns the next
     chunk and None at the end, or push chunks yourself: `push(chunk)` (False: wait until it is taken) and `push(None)`.
 
-    Take with `async for chunk in stream` (leaving the loop destroys it), `await stream.read()`, or `on("data", ...)`.
+    Take with `async for chunk in stream` (leaving the loop destroys it), `await stream.read()`, `on("data", ...)`, or make
+    another stream or a value of it: `map` `filter` `flat_map` `take` `drop`, `to_array` `for_each` `reduce` `find` `some`
+    `every`.
     Events: 'data' (chunk) · 'end' (everything was taken) · 'pause' · 'resume' · 'error' · 'close'.
 
     Args:
@@ -61,8 +63,7 @@ class Readable(Stream):
 
     def _set_readable(self, high_water_mark: int | None, object_mode: bool, encoding: str | None) -> None:
         self._objects = object_mode
-        default = STREAM_HIGH_WATER_OBJECTS if self._objects else STREAM_HIGH_WATER_BYTES
-        self.readable_high_water_mark = mark(high_water_mark, default)
+        self.readable_high_water_mark = mark(high_water_mark, object_mode)
         self._chunks: deque[Any] = deque()
         self.readable_length = 0
         """How much is buffered: bytes, or objects."""
@@ -80,6 +81,9 @@ class Readable(Stream):
     def from_(cls, source: AsyncIterable[Any] | Iterable[Any] | str | bytes, **options: Any) -> Self:
         """Make a stream of objects from an iterable (Node's `Readable.from`); text and bytes are one chunk."""
         return cls([source] if isinstance(source, str | bytes) else source, **options)
+
+    def _derive(self, source: AsyncGenerator[Any, None]) -> Readable:
+        return Readable(source)
 
     # -- the source's side -----------------------------------------------------------------------------------------
     def push(self, chunk: Any) -> bool:
@@ -120,9 +124,12 @@ class Readable(Stream):
     async def _next_of_source(self, size: int) -> Any:
         assert self._iterator is not None
         try:
-            return await self._iterator.__anext__()
+            chunk = await self._iterator.__anext__()
         except StopAsyncIteration:
             return None
+        if chunk is None:
+            raise TypeError("the source of a stream gave None, which cannot be a chunk: None is the end")
+        return chunk
 
     _read: Callable[[int], Awaitable[Any]] | None = None
 

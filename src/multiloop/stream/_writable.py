@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from .._limits import STREAM_HIGH_WATER_BYTES, STREAM_HIGH_WATER_OBJECTS
 from ..errors import ClosedError
 from ..loop import AnyOperation, ErrorFirst, begin
 from ._base import Stream
@@ -55,13 +54,11 @@ class Writable(Stream):
 
     def _set_writable(self, high_water_mark: int | None, object_mode: bool, encoding: str) -> None:
         self._sink_objects = object_mode
-        default = STREAM_HIGH_WATER_OBJECTS if object_mode else STREAM_HIGH_WATER_BYTES
-        self.writable_high_water_mark = mark(high_water_mark, default)
+        self.writable_high_water_mark = mark(high_water_mark, object_mode)
         self._encoding = encoding
         self._queue: list[Any] = []
-        self._told: deque[tuple[int, ErrorFirst]] = (
-            deque()
-        )  # callbacks, each with how many chunks must be written first
+        # Callbacks, each with how many chunks must be written first.
+        self._told: deque[tuple[int, ErrorFirst]] = deque()
         self._accepted = self._written = 0  # chunks, since the beginning
         self.writable_length = 0
         """How much is queued or being written: bytes, or objects."""
@@ -95,7 +92,7 @@ class Writable(Stream):
 
     def _start_write(self, chunks: list[Any]) -> asyncio.Future[Any]:
         """For subclasses of ours: start writing all of these."""
-        return self._hub.loop.create_task(_settle(self._writev(chunks)))
+        return self._hub.loop.create_task(_settle(self._writev, chunks))
 
     # -- the writer's side -----------------------------------------------------------------------------------------
     def write(self, chunk: Any, callback: ErrorFirst | None = None) -> bool:
@@ -180,7 +177,7 @@ class Writable(Stream):
             self._in_flight = (len(batch), self.writable_length)
             self._track(self._start_write(batch), self._wrote)
         elif self.writable_ended and not self.writable_finished:
-            self._track(self._hub.loop.create_task(_settle(self._final())), self._finalized)
+            self._track(self._hub.loop.create_task(_settle(self._final)), self._finalized)
 
     def _track(self, work: asyncio.Future[Any], done: Callable[[], None]) -> None:
         self._writing = work
@@ -251,6 +248,7 @@ class Writable(Stream):
             raise self._gone()
 
 
-async def _settle(result: Any) -> None:
+async def _settle(function: Callable[..., Any], *args: Any) -> None:
+    result = function(*args)
     if inspect.isawaitable(result):
         await result
