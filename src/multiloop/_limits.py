@@ -19,9 +19,9 @@ MAX_LISTENERS = 10  # listeners of one event before the warning; Node's defaultM
 # --- net ------------------------------------------------------------------------------------------------------------
 SOCKET_HIGH_WATER_BYTES = 64 * 1024  # what waits in a socket, each way, before it says stop; Node's 64 KiB.
 HAPPY_EYEBALLS_DELAY_S = 0.25  # head start of an address before the next is tried; RFC 8305 and Node 250 ms.
-ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
+SERVER_ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
 DATAGRAM_BATCH = 64  # datagrams read in one turn of the loop, and kept for a reader before the kernel's buffer waits.
-ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left.
+ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left; the cluster's, too.
 
 # --- streams and files --------------------------------------------------------------------------------------------
 STREAM_HIGH_WATER_BYTES = 64 * 1024  # buffered by a stream before it says stop; Node 64 KiB.
@@ -111,8 +111,7 @@ MAX_OLD_GENERATIONS = 2  # that may still drain when a reload begins; older ones
 MAX_WORKERS = 1024
 MAX_DESCRIPTORS = 1024 * 1024  # the soft limit is raised to the hard one, at most to this.
 DESCRIPTORS_PER_WORKER = 12  # in the primary: its sockets, page and pidfd, doubled while it is being started.
-ACCEPT_BATCH = 64  # connections accepted in one turn of the loop.
-ACCEPT_RETRY_S = 0.1  # pause of accepting when there are no descriptors left.
+ACCEPT_BATCH = 64  # connections that the primary, which does nothing else, accepts in one turn of its loop.
 ACK_DELAY_S = 0.002  # a worker gathers acknowledgements for this long, or up to half its credit.
 REPORT_INTERVAL_S = 1.0  # a worker's statistics.
 THREAD_BEAT_INTERVAL_S = 0.5  # a worker's side thread: tells blocking Python code from C code that holds the lock.

@@ -89,6 +89,13 @@ class MaxListenersExceededWarning(RuntimeWarning):
         self.count = count
 
 
+class TimeoutOverflowWarning(RuntimeWarning):
+    """A timer's delay is over 2^31-1 ms (24.8 days), infinite or no number: it fires after 1 ms, as in Node.
+
+    What shall never happen needs no timer; what shall happen so late, a calendar.
+    """
+
+
 class NotSendable(UsageError, PicklingError, TypeError):
     """A value cannot travel to another process or worker, because a part of it cannot be pickled: leave that part out.
 

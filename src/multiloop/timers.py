@@ -1,13 +1,16 @@
-"""Timers: set_timeout, set_interval, set_immediate, next_tick, sleep.
+"""Timers: set_timeout, set_interval, set_immediate, next_tick, sleep, interval.
 
 What lives here: Node's timers on asyncio's clock, counted. What must not: the tick queue itself (`loop._hub`).
 
 Promises that hold, each pinned by a test
 * T1 a timer never fires early, and timers of the same duration fire in the order they were set. Delays are seconds; one
-  below 1 ms, not finite or over 2^31-1 ms counts as 1 ms, as in Node.
+  below 1 ms counts as 1 ms, and as in Node one over 2^31-1 ms, too, with a warning.
 * T2 an interval's next due time is the start of its callback plus the period; a callback that raises does not stop it.
 * T3 an unref'd timer fires while something else keeps the program going.
-* T4 `refresh()` re-arms from now with the same duration, also inside the callback and after firing.
+* T4 `refresh()` re-arms from now with the same duration, also inside the callback and after firing; after `cancel()`
+  it does nothing.
+* T5 `cancel()` is safe at any time.
+* T6 `sleep` and `interval` are awaited; cancelling the awaiter ends them.
 * L6 immediates queued while immediates run wait for the next turn; one that raises loses none of the others.
 * L4 `next_tick` callbacks run before any other callback of ours, after the one that queued them.
 What does not hold on asyncio: microtasks have no priority over callbacks, and there is no check phase: immediates run
@@ -20,22 +23,33 @@ import asyncio
 import contextvars
 import math
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
 
+from .errors import TimeoutOverflowWarning
 from .loop import Handle, Hub, hub
+
+T = TypeVar("T")
 
 _LONGEST_S = (2**31 - 1) / 1000
 _CLOCK_ERROR_S = 1e-6  # of adding and subtracting seconds as floats
 
 
-def _duration(delay: float) -> float:
+def _check(delay: float) -> None:
     if not isinstance(delay, int | float):
         raise TypeError(f"a delay is a number of seconds, not {type(delay).__name__}")
-    if not math.isfinite(delay) or delay < 0.001 or delay > _LONGEST_S:
-        return 0.001
-    return float(delay)
+
+
+def _duration(delay: float) -> float:
+    _check(delay)
+    if 0.001 <= delay <= _LONGEST_S:
+        return float(delay)
+    if not delay <= _LONGEST_S:  # or no number
+        message = f"a delay of {delay} s does not fit a timer (at most {_LONGEST_S:.0f} s): it fires after 1 ms"
+        warnings.warn(TimeoutOverflowWarning(message), stacklevel=4)
+    return 0.001
 
 
 def _counts_milliseconds(loop: asyncio.AbstractEventLoop) -> bool:
@@ -50,7 +64,7 @@ def _now(loop: asyncio.AbstractEventLoop) -> float:
 class Timer(Handle):
     """A timer that set_timeout or set_interval returned. Cancel it, refresh it, or unref it."""
 
-    __slots__ = ("_args", "_callback", "_context", "_delay_s", "_due_s", "_repeat", "_scheduled")
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_delay_s", "_due_s", "_repeat", "_scheduled")
 
     def __init__(
         self, of: Hub, callback: Callable[..., Any], delay: float, args: tuple[Any, ...], repeat: bool
@@ -63,6 +77,7 @@ class Timer(Handle):
         self._args = args
         self._delay_s = _duration(delay)
         self._repeat = repeat
+        self._cancelled = False
         self._context = contextvars.copy_context()
         self._scheduled: asyncio.TimerHandle | None = None
         self._arm(_now(of.loop))
@@ -97,7 +112,8 @@ class Timer(Handle):
                 self._ended()
 
     def cancel(self) -> None:
-        """Stop it; safe at any time, also twice and inside its own callback."""
+        """Stop it for good; safe at any time, also twice and inside its own callback."""
+        self._cancelled = True
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
@@ -105,10 +121,14 @@ class Timer(Handle):
         self._ended()
 
     def refresh(self) -> Timer:
-        """Start the same duration again from now; also revives a timer that has fired. Returns itself."""
-        if self._scheduled is not None:
-            self._scheduled.cancel()
-        self._arm(_now(self._hub.loop))
+        """Start the same duration again from now; also revives a timer that has fired, not one that was cancelled.
+
+        Returns itself.
+        """
+        if not self._cancelled:
+            if self._scheduled is not None:
+                self._scheduled.cancel()
+            self._arm(_now(self._hub.loop))
         return self
 
     def _shutdown(self) -> None:
@@ -209,9 +229,23 @@ def next_tick(callback: Callable[..., Any], *args: Any) -> None:
     hub().next_tick(callback, args)
 
 
-async def sleep(seconds: float) -> None:
-    """Wait without blocking the loop. Never shorter than asked."""
+async def sleep(seconds: float, result: T | None = None) -> T | None:
+    """Wait without blocking the loop, never shorter than asked (for ever with infinity); returns `result`.
+
+    Raises ValueError for NaN, TypeError for what is no number.
+    """
     of = hub()
+    _check(seconds)
+    if math.isnan(seconds):
+        raise ValueError("sleep(nan): how long?")
+    while seconds > _LONGEST_S:
+        await _wait(of, _LONGEST_S)
+        seconds -= _LONGEST_S
+    await _wait(of, seconds)
+    return result
+
+
+async def _wait(of: Hub, seconds: float) -> None:
     woken: asyncio.Future[None] = of.loop.create_future()
 
     def wake() -> None:
@@ -223,3 +257,20 @@ async def sleep(seconds: float) -> None:
         await woken
     finally:
         timer.cancel()
+
+
+def interval(seconds: float, value: T | None = None) -> AsyncGenerator[T | None, None]:
+    """Iterate over the times of an interval: `async for _ in timers.interval(0.5): ...`, each time with `value`.
+
+    The first comes after `seconds`, the next so long after the time before it. A body that takes longer is called again
+    at once, once: times that it missed are not made up for.
+    """
+    return _interval(hub(), _duration(seconds), value)
+
+
+async def _interval(of: Hub, duration_s: float, value: T | None) -> AsyncGenerator[T | None, None]:
+    due_s = _now(of.loop) + duration_s
+    while True:
+        await _wait(of, due_s - _now(of.loop))
+        yield value
+        due_s = max(due_s + duration_s, _now(of.loop))

@@ -16,7 +16,7 @@ import pytest
 from tests.support import LOOPS, descriptors_left, environment, open_descriptors
 
 import multiloop
-from multiloop import fs, timers
+from multiloop import fs, net, timers
 from multiloop.errors import UsageError
 from multiloop.loop import Handle, hub
 
@@ -394,10 +394,9 @@ def test_foreign_loops_leave_no_descriptor_once_they_are_gone() -> None:
 
 
 def test_outside_a_loop_it_says_so() -> None:
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        timers.set_timeout(print, 1)
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        fs.read_file("/etc/hostname")
+    for call in (lambda: timers.set_timeout(print, 1), lambda: fs.read_file("/etc/hostname"), net.create_server):
+        with pytest.raises(RuntimeError, match=r"no running event loop .* multiloop\.run\(main\)"):
+            call()
 
 
 def test_importing_the_package_is_cheap() -> None:

@@ -14,6 +14,7 @@ from tests.support import LOOPS
 
 import multiloop
 from multiloop import fs, timers
+from multiloop.errors import TimeoutOverflowWarning
 from multiloop.loop import hub
 
 loops = pytest.mark.parametrize("loop", LOOPS)
@@ -72,10 +73,24 @@ def test_t1_the_order_holds_for_timers_set_in_several_turns(loop: Any) -> None:
 
 
 @loops
-@pytest.mark.parametrize("delay", [0, -5, 0.0001, float("nan"), float("inf"), 2**31, 1e300, 0.001])
-def test_t1_odd_delays_count_as_a_millisecond(loop: Any, delay: float) -> None:
+@pytest.mark.parametrize("delay", [0, -5, 0.0001, False, 0.001])
+def test_t1_short_delays_count_as_a_millisecond(loop: Any, delay: float) -> None:
     began = time.monotonic()
     multiloop.run(timers.set_timeout, lambda: None, delay, loop=loop)
+    assert 0.001 <= time.monotonic() - began < 0.5
+
+
+@loops
+@pytest.mark.parametrize("delay", [float("nan"), float("inf"), 2**31 / 1000, 1e300])
+def test_t1_delays_that_do_not_fit_count_as_a_millisecond_and_warn(loop: Any, delay: float) -> None:
+    def main() -> None:
+        with pytest.warns(TimeoutOverflowWarning, match="fires after 1 ms") as warned:
+            timers.set_timeout(lambda: None, delay)
+            timers.set_interval(lambda: None, delay).cancel()
+        assert [each.filename for each in warned] == [__file__] * 2
+
+    began = time.monotonic()
+    multiloop.run(main, loop=loop)
     assert 0.001 <= time.monotonic() - began < 0.5
 
 
@@ -263,6 +278,27 @@ def test_t4_refresh_revives_a_timer_that_fired_also_in_its_callback(loop: Any) -
     multiloop.run(main, loop=loop)
     assert seen == ["x"] * 3
     assert not timer._alive
+
+
+@loops
+def test_t4_a_cancelled_timer_is_not_revived(loop: Any) -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        timer = timers.set_timeout(seen.append, 0.001, "x")
+        timer.cancel()
+        assert timer.refresh() is timer
+
+        def tick() -> None:
+            seen.append("tick")
+            interval.cancel()
+            interval.refresh()
+
+        interval = timers.set_interval(tick, 0.001)
+        await timers.sleep(0.02)
+
+    multiloop.run(main, loop=loop)
+    assert seen == ["tick"]
 
 
 @loops
@@ -468,3 +504,39 @@ def test_twenty_thousand_timers_are_no_burden(loop: Any) -> None:
     multiloop.run(main, loop=loop)
     assert seen == []
     assert time.process_time() - began < 2
+
+
+@loops
+def test_t6_a_sleep_may_have_a_result_and_no_end(loop: Any) -> None:
+    async def main() -> None:
+        assert await timers.sleep(0.001, "slept") == "slept"
+        for seconds in (float("inf"), 1e12):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await timers.sleep(seconds)
+        with pytest.raises(ValueError, match="nan"):
+            await timers.sleep(float("nan"))
+        with pytest.raises(TypeError, match="a number of seconds, not str"):
+            await timers.sleep("1")  # type: ignore[arg-type]
+
+    multiloop.run(main, loop=loop)
+
+
+@loops
+def test_t6_an_interval_is_iterated_and_does_not_make_up_for_missed_times(loop: Any) -> None:
+    async def main() -> None:
+        times = [time.monotonic()]
+        async for value in timers.interval(0.01, "value"):
+            assert value == "value"
+            times.append(time.monotonic())
+            if len(times) == 3:
+                time.sleep(0.05)
+            if len(times) == 6:
+                break
+        assert times[1] - times[0] >= 0.01
+        assert times[2] - times[0] >= 0.02
+        assert times[5] - times[2] >= 0.07, "after the long body one at once, the others in their time"
+
+    multiloop.run(main, loop=loop)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        timers.interval(1)

@@ -166,7 +166,9 @@ class Hub:
 
 def hub() -> Hub:
     """Return the hub of the running loop. Raises RuntimeError when no loop runs in this thread."""
-    loop = asyncio.get_running_loop()
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        raise RuntimeError("no running event loop in this thread: start the program with multiloop.run(main)")
     try:
         return loop._multiloop_hub  # type: ignore[attr-defined,no-any-return]
     except AttributeError:

@@ -78,11 +78,12 @@ def call(
     discard: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Make an operation and run `function(*args)` for it: `begin` and `offload_to` in one, for functions of ours."""
-    loop = asyncio.get_running_loop()
     try:
+        loop = asyncio.get_running_loop()
         of: Hub = loop._multiloop_hub  # type: ignore[attr-defined]
-    except AttributeError:
+    except (AttributeError, RuntimeError):  # the first call on this loop, or there is none
         of = hub()
+        loop = of.loop
     completions = of.completions or completions_of(of)
     op: AnyOperation[Any]
     if callback is not None:

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 
-from .._limits import ACCEPT_BATCH, ACCEPT_RETRY_S
+from .._limits import ACCEPT_RETRY_S, SERVER_ACCEPT_BATCH
 from ..dns._lookup import SocketAddress, addresses
 from ..errors import UsageError
 from ..loop import Operation, begin, hub, offload_to
@@ -50,7 +50,7 @@ class Listener:
         self._loop.add_reader(sock, self._readable)
 
     def _readable(self) -> None:
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(SERVER_ACCEPT_BATCH):
             try:
                 sock, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError):
