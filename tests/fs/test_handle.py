@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import LOOPS, until
+from tests.support import LOOPS, open_descriptors, until
 
 import multiloop
 from multiloop import fs
@@ -273,14 +273,14 @@ def test_a_cancelled_close_closes_all_the_same(tmp_path: Path, loop: Any) -> Non
 
     async def main() -> None:
         await fs.stat("/")
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(20):
             file = await fs.open(tmp_path / "a")
             op = file.close()
             op.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await op
-        await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        await until(lambda: not open_descriptors() - before)
 
     multiloop.run(main, loop=loop)
 
@@ -295,7 +295,7 @@ def test_a_file_opened_at_the_moment_of_the_cancel_is_closed(tmp_path: Path, loo
 
     async def main() -> None:
         await fs.stat("/")
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         op = fs.open(tmp_path / "a")
         task = asyncio.ensure_future(opens())
         op.add_done_callback(lambda _: task.cancel())  # the file of the task is open, and the task does not know yet
@@ -303,7 +303,7 @@ def test_a_file_opened_at_the_moment_of_the_cancel_is_closed(tmp_path: Path, loo
         await asyncio.wait([task])
         assert task.cancelled()
         await (await op).close()
-        await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+        await until(lambda: not open_descriptors() - before)
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -330,7 +330,7 @@ def test_a_cancelled_open_leaves_nothing(tmp_path: Path) -> None:
 
     async def main() -> None:
         await fs.stat("/")
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for pause in (0, 0, 0.0001, 0.0003, 0.001) * 10:
@@ -340,7 +340,7 @@ def test_a_cancelled_open_leaves_nothing(tmp_path: Path) -> None:
                     if not op.cancel():
                         await op.result().close()
             await fs.stat("/")
-            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+            await until(lambda: not open_descriptors() - before)
 
     multiloop.run(main)
 

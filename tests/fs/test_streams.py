@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import LOOPS, until
+from tests.support import LOOPS, open_descriptors, until
 
 import multiloop
 from multiloop import fs, stream
 from multiloop.errors import ClosedError, PrematureClose, UsageError
 
 loops = pytest.mark.parametrize("loop", LOOPS)
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -177,13 +173,13 @@ def test_leaving_the_loop_closes_the_file(tmp_path: Path, loop: Any) -> None:
 
     async def main() -> None:
         await fs.stat("/")
-        before = descriptors()
+        before = open_descriptors()
         source = fs.create_read_stream(tmp_path / "a")
         async for _ in source:
             break
         assert source.destroyed
         await source.wait_closed()
-        assert descriptors() == before
+        assert not open_descriptors() - before
 
     multiloop.run(main, loop=loop)
 
@@ -194,7 +190,7 @@ def test_destroying_at_any_moment_leaks_no_descriptor(tmp_path: Path, loop: Any)
 
     async def main() -> None:
         await fs.stat("/")
-        before = descriptors()
+        before = open_descriptors()
         for step in range(60):
             source = fs.create_read_stream(tmp_path / "a")
             sink = fs.create_write_stream(tmp_path / "b")
@@ -207,7 +203,7 @@ def test_destroying_at_any_moment_leaks_no_descriptor(tmp_path: Path, loop: Any)
             sink.destroy()
             await source.wait_closed()
             await sink.wait_closed()
-        await until(lambda: descriptors() == before)
+        await until(lambda: not open_descriptors() - before)
 
     multiloop.run(main, loop=loop)
 
@@ -347,10 +343,10 @@ def test_a_pipeline_copies_a_file(tmp_path: Path, loop: Any) -> None:
 
     async def main() -> None:
         await fs.stat("/")
-        before = descriptors()
+        before = open_descriptors()
         await stream.pipeline(fs.create_read_stream(tmp_path / "a"), fs.create_write_stream(tmp_path / "b"))
         assert (tmp_path / "b").read_bytes() == data
-        assert descriptors() == before
+        assert not open_descriptors() - before
 
     multiloop.run(main, loop=loop)
 
@@ -383,7 +379,7 @@ def test_a_reader_of_the_fifo_that_leaves_fails_the_pipeline(tmp_path: Path, loo
 
     async def main() -> None:
         await fs.stat("/")
-        before = descriptors()
+        before = open_descriptors()
         source, sink = fs.create_read_stream(tmp_path / "a"), fs.create_write_stream(tmp_path / "fifo")
         moving = stream.pipeline(source, sink)
         async with fs.open(tmp_path / "fifo") as reader:
@@ -393,7 +389,7 @@ def test_a_reader_of_the_fifo_that_leaves_fails_the_pipeline(tmp_path: Path, loo
         assert caught.value.filename == str(tmp_path / "fifo")
         assert source.closed
         assert sink.closed
-        assert descriptors() == before
+        assert not open_descriptors() - before
 
     multiloop.run(main, loop=loop)
 

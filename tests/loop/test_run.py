@@ -394,7 +394,7 @@ def test_foreign_loops_leave_no_descriptor_once_they_are_gone() -> None:
 
 
 def test_outside_a_loop_it_says_so() -> None:
-    for call in (lambda: timers.set_timeout(print, 1), lambda: fs.read_file("/etc/hostname"), net.create_server):
+    for call in (lambda: timers.set_timeout(print, 1), lambda: fs.read_file("/etc/hostname"), lambda: net.connect(1)):
         with pytest.raises(RuntimeError, match=r"no running event loop .* multiloop\.run\(main\)"):
             call()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support import LOOPS
+from tests.support import LOOPS, until
 
 import multiloop
 from multiloop import fs, timers
@@ -84,10 +84,12 @@ def test_t1_short_delays_count_as_a_millisecond(loop: Any, delay: float) -> None
 @pytest.mark.parametrize("delay", [float("nan"), float("inf"), 2**31 / 1000, 1e300])
 def test_t1_delays_that_do_not_fit_count_as_a_millisecond_and_warn(loop: Any, delay: float) -> None:
     def main() -> None:
-        with pytest.warns(TimeoutOverflowWarning, match="fires after 1 ms") as warned:
-            timers.set_timeout(lambda: None, delay)
-            timers.set_interval(lambda: None, delay).cancel()
-        assert [each.filename for each in warned] == [__file__] * 2
+        for made in (timers.set_timeout, timers.set_interval):
+            with pytest.warns(TimeoutOverflowWarning, match="fires after 1 ms") as warned:
+                timer = made(lambda: None, delay)
+            assert [each.filename for each in warned] == [__file__]
+            if made is timers.set_interval:
+                timer.cancel()
 
     began = time.monotonic()
     multiloop.run(main, loop=loop)
@@ -133,8 +135,8 @@ def test_t1_cancel_is_safe_at_any_time(loop: Any) -> None:
         never.cancel()
         never.cancel()
         mine = timers.set_timeout(lambda: (seen.append("mine"), mine.cancel()), 0.001)
+        timers.set_timeout(lambda: later.cancel(), 0.001)
         later = timers.set_timeout(seen.append, 0.003, "cancelled by another")
-        timers.set_timeout(later.cancel, 0.001)
         with timers.set_timeout(seen.append, 0.001, "left the with"):
             pass
 
@@ -150,7 +152,8 @@ def test_t2_an_interval_counts_from_the_start_of_its_callback(loop: Any) -> None
     def tick() -> None:
         starts.append(time.monotonic())
         time.sleep(0.01)
-        if len(starts) == 6:
+        # A busy machine calls late, never early: one gap without the callback's own time in it is enough.
+        if len(starts) > 5 and (starts[-1] - starts[-2] < 0.029 or len(starts) == 100):
             interval.cancel()
 
     def main() -> None:
@@ -249,14 +252,14 @@ def test_t3_unref_inside_its_own_callback_ends_an_interval(loop: Any) -> None:
 def test_t4_refresh_starts_the_duration_anew(loop: Any) -> None:
     async def main() -> None:
         fired: list[float] = []
-        began = time.monotonic()
-        timer = timers.set_timeout(lambda: fired.append(time.monotonic() - began), 0.03)
+        timer = timers.set_timeout(lambda: fired.append(time.monotonic()), 0.03)
         for _ in range(3):
             await asyncio.sleep(0.015)
+            refreshed = time.monotonic()
             assert timer.refresh() is timer
-        await asyncio.sleep(0.06)
-        assert len(fired) == 1
-        assert fired[0] >= 0.074
+            fired.clear()  # a busy machine may have let it fire before
+        await until(lambda: fired)
+        assert fired[0] - refreshed >= 0.03
 
     multiloop.run(main, loop=loop)
 

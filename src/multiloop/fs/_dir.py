@@ -95,9 +95,9 @@ def readdir(
 
 @named
 def _readdir(path: Path, with_file_types: bool, recursive: bool) -> list[Any]:
-    if not with_file_types and not recursive:
-        return sorted(os.fsdecode(name) for name in os.listdir(path))
     top = text_of(path)
+    if not with_file_types and not recursive:
+        return sorted(os.listdir(top))
     found = _walk(os.scandir(top), top, recursive)
     if with_file_types:
         return list(found)

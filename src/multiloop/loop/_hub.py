@@ -86,8 +86,8 @@ class Hub:
         """Call a user's callback: the one way in which they are called."""
         try:
             result = callback(*args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
+        except (SystemExit, KeyboardInterrupt) as error:
+            self.leave(error)
         except BaseException as error:
             self.uncaught(error)
         else:
@@ -108,9 +108,18 @@ class Hub:
         self.tasks.discard(task)
         if not task.cancelled():
             error = task.exception()
-            if error is not None:
+            if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt):  # these have left by now
                 self.uncaught(error)
         self.release()
+
+    def leave(self, error: BaseException) -> None:
+        """End the program with what somebody's code has raised to end it: SystemExit or KeyboardInterrupt.
+
+        Under `run` not by raising it here: a transport's call would take it for the failure of its connection.
+        """
+        if self.fatal is None or asyncio._get_running_loop() is None:  # a loop of others; a child forked inside ours
+            raise error
+        self.fatal(error)
 
     def uncaught(self, error: BaseException) -> None:
         """Take an exception that nobody caught to its one place: `on_uncaught`, else the end of `run`."""

@@ -48,18 +48,19 @@ class Protocol:
             self.idle.touch()
         incoming = self.incoming
         reading: Reading | None = incoming.reading
-        if reading is not None:
-            reading.deliver(data)
-            return
         deliver = self.deliver
-        if deliver is None:
+        if reading is None and deliver is None:
             incoming.keep(data)
             return
         hub = self.hub
+        result = None
         try:
-            result = deliver(data)
-        except (SystemExit, KeyboardInterrupt):
-            raise
+            if reading is not None:
+                reading.deliver(data)
+            else:
+                result = deliver(data)  # type: ignore[misc]  # one of the two is there
+        except (SystemExit, KeyboardInterrupt) as error:
+            hub.leave(error)
         except BaseException as error:
             hub.uncaught(error)
         else:
