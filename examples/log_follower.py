@@ -57,6 +57,8 @@ class Follower:
         except FileNotFoundError:
             return  # it is being rotated: another event will come
         if self.file is None or inode != self.inode:
+            if self.file is not None:
+                await self.print_new_lines(self.file)  # what came between the two looks, before the name went on
             await self.close()
             if await self.open() and self.file is not None:
                 await self.print_new_lines(self.file)
