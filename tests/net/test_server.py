@@ -478,11 +478,15 @@ def test_a_provider_stands_in_for_the_listener_and_may_be_refused() -> None:
         fake = Fake()
         calls: list[Any] = []
 
-        async def provider(options: Any, accepted: Any, refused: Any) -> Fake:
-            calls.extend((options, accepted, refused))
-            return fake
+        class Provider:
+            async def listen(self, options: Any, server: Any) -> Fake:
+                calls.extend((options, server.accepted))
+                return fake
 
-        before = _provider.set_provider(provider)
+            async def bind(self, options: Any, where: Any) -> socket.socket:
+                raise NotImplementedError
+
+        before = _provider.set_provider(Provider())
         try:
             server = net.create_server(_echo, max_connections=1)
             await server.listen(80)
@@ -492,7 +496,7 @@ def test_a_provider_stands_in_for_the_listener_and_may_be_refused() -> None:
             await own.close()
         finally:
             _provider.set_provider(before)
-        options, accepted, _ = calls
+        options, accepted = calls
         assert (options.port, server.address) == (80, fake.address)
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
@@ -511,3 +515,69 @@ def test_a_provider_stands_in_for_the_listener_and_may_be_refused() -> None:
             each.close()
 
     multiloop.run(main)
+
+
+class HandedOver(socket.socket):
+    """A connection of which somebody else keeps a copy."""
+
+    prefix = b""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.told: list[str] = []
+
+    def first_byte(self) -> None:
+        self.told.append("first byte")
+
+
+@loops
+@pytest.mark.parametrize("prefix", [b"", b"before "])
+def test_who_keeps_a_copy_of_a_connection_hears_of_its_first_byte_and_may_have_read_before(
+    loop: Any, prefix: bytes
+) -> None:
+    class Fake:
+        address = ("198.51.100.1", 80)
+
+        def close(self) -> None:
+            pass
+
+    async def main() -> None:
+        accepted: list[Any] = []
+
+        class Provider:
+            async def listen(self, options: Any, server: Any) -> Fake:
+                accepted.append(server.accepted)
+                return Fake()
+
+            async def bind(self, options: Any, where: Any) -> socket.socket:
+                raise NotImplementedError
+
+        before = _provider.set_provider(Provider())
+        try:
+            server = net.create_server()
+            await server.listen(80)
+        finally:
+            _provider.set_provider(before)
+        connections: list[net.Socket] = []
+        server.on("connection", connections.append)
+        ours, theirs = socket.socketpair()
+        handed = HandedOver(theirs.family, theirs.type, 0, theirs.detach())
+        handed.prefix = prefix
+        handed.setblocking(False)
+        accepted[0](handed)
+        await until(lambda: connections)
+        assert handed.told == (["first byte"] if prefix else [])
+        ours.send(b"one")
+        got = b""
+        async for chunk in connections[0]:
+            got += chunk
+            if got.endswith(b"one"):
+                assert handed.told == ["first byte"]
+                ours.send(b" two")
+                ours.shutdown(socket.SHUT_WR)
+        assert got == prefix + b"one two"
+        assert handed.told == ["first byte"]
+        ours.close()
+        await server.close()
+
+    multiloop.run(main, loop=loop)

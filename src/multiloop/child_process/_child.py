@@ -34,7 +34,7 @@ from ._options import SignalLike, SpawnKeywords, SpawnOptions, Stdio, StrPath, s
 from ._pipes import ReadPipe, WritePipe
 from ._process import Process
 
-CHANNEL_VARIABLE = "MULTILOOP_CHANNEL"  # parent's pid : stream : descriptors : max message, for the child
+CHANNEL_VARIABLE = "MULTILOOP_CHANNEL"  # the stream's inode : stream : descriptors : max message, for the child
 
 
 class Exit(NamedTuple):
@@ -52,9 +52,10 @@ class ChildProcess(Handle, Messaging):
     `spawn_file`, `spawn_args`.
     """
 
-    def __init__(self, of: Hub, file: str, arguments: Sequence[str], options: SpawnOptions) -> None:
+    def __init__(self, of: Hub | None, file: str, arguments: Sequence[str], options: SpawnOptions) -> None:
         Handle.__init__(self)
-        self._hub = of
+        if of is not None:
+            self._hub = of  # else it is started before the loop, see `_launch`
         self._options = options
         self._process: Process | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -75,6 +76,18 @@ class ChildProcess(Handle, Messaging):
 
     # -- starting --------------------------------------------------------------------------------------------------
     def _start(self, arguments: Sequence[str | bytes | os.PathLike[str]], executable: StrPath | None) -> None:
+        try:
+            opened = self._launch(arguments, executable)
+        except OSError as error:
+            self._opened(self._hub)
+            self._hub.loop.call_soon(self._not_started, error)
+        else:
+            self._started(*opened)
+
+    def _launch(
+        self, arguments: Sequence[str | bytes | os.PathLike[str]], executable: StrPath | None
+    ) -> tuple[list[int | None], ChannelEnds | None]:
+        """Start the process, which needs no loop; returns our ends of its pipes, and of the channel. All or nothing."""
         plan, wants_channel = self._options.plan_stdio()
         ours: list[int | None] = []
         ends: list[ChannelEnds] = []
@@ -87,18 +100,15 @@ class ChildProcess(Handle, Messaging):
                     ends.append(our_ends)
                     childs_ends.callback(child_ends.close)
                 self._process = self._run(arguments, executable, theirs, child_ends)
-            except BaseException as error:
+            except BaseException:
                 for descriptor in ours:
                     if descriptor is not None:
                         os.close(descriptor)
                 for end in ends:
                     end.close()
-                if not isinstance(error, OSError):
-                    raise
-                self._opened(self._hub)
-                self._hub.loop.call_soon(self._not_started, error)
-                return
-        self._started(ours, ends[0] if ends else None)
+                raise
+        self.pid = self._process.pid
+        return ours, ends[0] if ends else None
 
     def _run(
         self,
@@ -112,7 +122,7 @@ class ChildProcess(Handle, Messaging):
         env = os.environ if options.env is None else options.env
         if channel is not None:
             passed += channel.pass_fds()
-            numbers = (os.getpid(), *channel.pass_fds(), options.max_message_size)
+            numbers = (os.fstat(channel.stream.fileno()).st_ino, *channel.pass_fds(), options.max_message_size)
             env = {**env, CHANNEL_VARIABLE: ":".join(map(str, numbers))}
         try:
             return Process(
@@ -136,7 +146,6 @@ class ChildProcess(Handle, Messaging):
         process, of = self._process, self._hub
         assert process is not None
         self._opened(of)
-        self.pid = process.pid
         if ours[0] is not None:
             self.stdin = WritePipe(of, ours[0])
         if ours[1] is not None:

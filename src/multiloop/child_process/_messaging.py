@@ -71,6 +71,10 @@ class Messaging(EventEmitter):
             body, buffers = dumps((kind, message))
             return channel.send_frame(WITH_HANDLE, body, [snapshot(buffer) for buffer in buffers], [descriptor])
 
+    def post_message(self, message: Any) -> bool:
+        """The same as `send`, under the name that workers have for it."""
+        return self.send(message)
+
     def drain(self, *, callback: ErrorFirst | None = None) -> AnyOperation[bool]:
         """Wait until there is room to send again. The result: True to go on, False when the channel is closed."""
         return launch(self._drain(), callback)  # type: ignore[no-any-return]

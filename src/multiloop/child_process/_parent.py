@@ -2,8 +2,8 @@
 
 What lives here: `Parent`, and finding the channel in the environment. What must not: the parent's side (`_child`).
 
-* The variable is taken out of the environment when `multiloop.child_process` is first imported, and is believed only in
-  the process for which it was made: a grandchild inherits the variable but not the descriptors.
+* The variable is taken out of the environment when `multiloop.child_process` is first imported, and is believed only
+  where the socket that it names is: a grandchild inherits the variable but not the descriptors.
 * The channel attaches to the first loop that runs in the main thread. What was sent before is sent then.
 """
 
@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Hashable
-from typing import Any, Self
+from typing import Self
 
-from .._wire.frames import MESSAGE, Frame, dumps, snapshot
-from ..errors import FrameTooLarge
 from ..ipc import ChannelEnds
 from ..loop import Handle, Hub, on_new_hub
 from ._child import CHANNEL_VARIABLE
-from ._handles import give
-from ._messaging import WITH_HANDLE, Messaging
+from ._early import EarlyMessaging
 
 
-class Parent(Messaging):
+class Parent(EarlyMessaging):
     """The program that started this one: `send`, 'message', `disconnect`, 'disconnect', `connected`.
 
     While somebody listens for 'message' or 'disconnect' the channel keeps this program going, as in Node; without a
@@ -34,9 +30,7 @@ class Parent(Messaging):
     def __init__(self, ends: ChannelEnds, max_message_bytes: int) -> None:
         self._ends = ends
         self._max_message_bytes = max_message_bytes
-        self._unsent: deque[Frame] = deque()  # sent before the loop runs; their descriptors are ours
         self._kept: bool | None = None  # what ref() or unref() has decided
-        self._disconnect_early = False
         self.connected = True
         on_new_hub(self._loop_runs)
 
@@ -46,39 +40,10 @@ class Parent(Messaging):
         of.loop.call_soon(self._attach, of)
 
     def _attach(self, of: Hub) -> None:
-        if self.channel is not None:
-            return
-        channel = self._open_channel(self._ends, self._max_message_bytes, "to the parent")
-        self._count()
-        while self._unsent:
-            channel.send_frame(*self._unsent.popleft(), own=True)
-        if self._disconnect_early:
-            self.disconnect()
-
-    def send(self, message: Any, handle: Any = None, *, keep_open: bool = False) -> bool:
-        """As `ChildProcess.send`. Before the loop runs it is kept until then."""
-        if self.channel is not None or not self.connected:
-            return super().send(message, handle, keep_open=keep_open)
-        if handle is None:
-            self._keep(MESSAGE, message, ())
-        else:
-            with give(handle, keep_open) as (kind, descriptor):
-                self._keep(WITH_HANDLE, (kind, message), (descriptor,))
-        return True
-
-    def _keep(self, kind: int, value: Any, descriptors: tuple[int, ...]) -> None:
-        body, buffers = dumps(value)
-        size_bytes = len(body) + sum(buffer.nbytes for buffer in buffers)
-        if size_bytes > self._max_message_bytes:
-            raise FrameTooLarge(size_bytes, self._max_message_bytes)
-        taken = tuple(os.dup(descriptor) for descriptor in descriptors)
-        self._unsent.append(Frame(kind, body, tuple(snapshot(buffer) for buffer in buffers), taken))
-
-    def disconnect(self) -> None:
-        """As `ChildProcess.disconnect`."""
         if self.channel is None:
-            self._disconnect_early = True
-        super().disconnect()
+            self._open_channel(self._ends, self._max_message_bytes, "to the parent")
+            self._count()
+            self._send_early()
 
     # -- keeping the program going ---------------------------------------------------------------------------------
     def _listeners_changed(self, name: Hashable, count: int) -> None:
@@ -123,12 +88,20 @@ def find_parent() -> Parent | None:
     """Return our side of the channel, if this process was started with one; to be called once."""
     numbers = os.environ.pop(CHANNEL_VARIABLE, "")
     try:
-        parent_pid, stream, descriptors, max_message_bytes = map(int, numbers.split(":"))
+        inode, stream, descriptors, max_message_bytes = map(int, numbers.split(":"))
     except ValueError:
         return None
-    if parent_pid != os.getppid():
+    if not is_ours(stream, inode):
         return None
     try:
         return Parent(ChannelEnds.from_fds(stream, descriptors), max_message_bytes)
     except OSError:
         return None
+
+
+def is_ours(descriptor: int, inode: int) -> bool:
+    """Whether a descriptor that the environment names is the one that was meant, and not a stranger's."""
+    try:
+        return os.fstat(descriptor).st_ino == inode
+    except OSError:
+        return False

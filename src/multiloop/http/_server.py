@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..errors import UsageError
 from ..events import EventEmitter
 from ..loop import AnyOperation, ErrorFirst, Handle, begin, hub, launch
-from ..net._provider import Listening, ListenKeywords, ListenOptions
+from ..net._provider import Listening, ListenKeywords, ListenOptions, ServerSide
 from ..net._provider import listen as provide
 from ._config import HttpConfig, TlsConfig
 from ._target import Interface, detect_interface, is_async
@@ -55,6 +55,7 @@ class Server(Handle, EventEmitter):
         self._opening: AnyOperation[Server] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._early: list[_socket.socket] = []  # connections that came while the application starts
+        self._give_back: Callable[[_socket.socket, int], bool] | None = None
 
     def listen(
         self,
@@ -73,14 +74,15 @@ class Server(Handle, EventEmitter):
         """
         if self._listening is not None or self._opening is not None:
             raise UsageError("listen(): this server listens already; close it first, or make another one")
-        self._opening = launch(self._listen(ListenOptions(port=port, host=host, **options)), callback)
+        wanted = ListenOptions(port=port, host=host, tls=self._tls is not None, **options)
+        self._opening = launch(self._listen(wanted), callback)
         return self._opening
 
     async def _listen(self, options: ListenOptions) -> Server:
         from ._service import HttpService
 
         try:
-            listening = await provide(options, self._accepted, self._refused)
+            listening = await provide(options, ServerSide(self._accepted, self._refused, self._end))
             try:
                 address = listening.address
                 name = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
@@ -106,7 +108,7 @@ class Server(Handle, EventEmitter):
         self._opened(hub())
         early, self._early = self._early, []
         for sock in early:
-            service.adopt(sock)
+            self._serve(service, sock)
         self._hub.call(self.emit, "listening")
         return self
 
@@ -116,8 +118,13 @@ class Server(Handle, EventEmitter):
         if self._service is None:
             self._early.append(sock)
         else:
-            self._service.adopt(sock)
+            self._serve(self._service, sock)
         return True
+
+    @staticmethod
+    def _serve(service: HttpService, sock: Any) -> None:
+        # In a cluster's worker the primary keeps a copy of the connection until its first byte was read.
+        service.adopt(sock, prefix=getattr(sock, "prefix", b""), on_first_byte=getattr(sock, "first_byte", None))
 
     def _refused(self, sock: _socket.socket) -> None:
         """A connection that came while the server closes: nobody is told."""
@@ -136,8 +143,8 @@ class Server(Handle, EventEmitter):
         """What was served so far; None before it listens."""
         return None if self._service is None else self._service.statistics()
 
-    def close(self, *, grace: float = _CLOSE_GRACE_S, callback: ErrorFirst | None = None) -> Any:
-        """Accept nothing more, close idle connections, let requests finish for at most `grace` seconds.
+    def close(self, *, grace: float | None = _CLOSE_GRACE_S, callback: ErrorFirst | None = None) -> Any:
+        """Accept nothing more, close idle connections, let requests finish for at most `grace` seconds (None: for ever).
 
         An Operation that ends when the last connection has; closing twice is fine.
         """
@@ -152,10 +159,15 @@ class Server(Handle, EventEmitter):
         self._closing.add_done_callback(lambda _: op._succeed(None))
         return op
 
-    async def _close(self, grace_s: float) -> None:
+    async def _end(self, grace_s: float | None) -> None:
+        # Who provides the listener may have somebody else for connections that are idle.
+        self._give_back = getattr(self._listening, "give_back", None)
+        await self.close(grace=grace_s)
+
+    async def _close(self, grace_s: float | None) -> None:
         service = self._service
         if service is not None:
-            service.begin_drain()
+            service.begin_drain(self._give_back)
             try:
                 await asyncio.wait_for(service.drained(), grace_s)
             except TimeoutError:

@@ -25,6 +25,7 @@ from ._operation import Operation as Operation
 from ._operation import begin as begin
 from ._operation import launch as launch
 from ._run import LoopName as LoopName
+from ._run import leave_signals as leave_signals
 from ._run import loop_factory as loop_factory
 from ._run import run as run
 from ._threads import wanted as wanted

@@ -52,6 +52,7 @@ class Hub:
         "fatal",
         "handles",
         "loop",
+        "main_counts",
         "on_idle",
         "refs",
         "tasks",
@@ -61,6 +62,7 @@ class Hub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.refs = 0
+        self.main_counts = True
         self.handles: set[Handle] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ticks: deque[tuple[Callback, tuple[Any, ...], contextvars.Context]] = deque()
@@ -78,6 +80,12 @@ class Hub:
     def release(self) -> None:
         """Count one less; the last one lets `run` end."""
         self.refs -= 1
+        if not self.refs and self.on_idle is not None:
+            self.on_idle()
+
+    def let_main_go(self) -> None:
+        """The program may end although its main function has not returned: that is cancelled when nothing else is left."""
+        self.main_counts = False
         if not self.refs and self.on_idle is not None:
             self.on_idle()
 

@@ -25,6 +25,13 @@ from ._operation import Operation
 
 LoopName = Literal["auto", "uvloop", "asyncio"]
 
+_left_alone: set[int] = set()
+
+
+def leave_signals(*numbers: int) -> None:
+    """Let `run` not take these signals in this process: somebody above has decided what they do (a cluster's worker)."""
+    _left_alone.update(numbers)
+
 
 def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventLoop]:
     """Return what makes a loop of this name: uvloop where installed for "auto", else asyncio.
@@ -93,7 +100,7 @@ class _Program:
         task.add_done_callback(self._main_finished)
         try:
             await self._ended
-            return task.result()
+            return task.result() if task.done() else None  # main may have been let go (`Hub.let_main_go`)
         finally:
             here.on_idle = None
             here.fatal = None
@@ -115,8 +122,8 @@ class _Program:
         taken: list[signal.Signals] = []
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) == signal.SIG_IGN:
-                    continue  # somebody decided (nohup, a cluster's worker): keep it
+                if number in _left_alone or signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # somebody decided (a cluster's worker, nohup): keep it
                 try:
                     loop.add_signal_handler(number, functools.partial(self._signalled, number))
                 except (NotImplementedError, RuntimeError, ValueError):
@@ -142,7 +149,8 @@ class _Program:
 
     def _maybe_idle(self) -> None:
         # Looked at one turn later: a callback that ends one handle usually opens the next.
-        if self._main_done and not self._hub.refs and not self._check_queued:
+        is_free = self._main_done or not self._hub.main_counts
+        if is_free and not self._hub.refs and not self._check_queued:
             self._check_queued = True
             self._hub.loop.call_soon(self._check_idle)
 

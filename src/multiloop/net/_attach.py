@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from ._first_read import FirstRead
 from ._socket import Socket
 
 
@@ -23,7 +24,7 @@ def adopt(socket: Socket, raw: _socket.socket) -> None:
     that is done, one more step ends it.
     """
     loop = socket._hub.loop
-    start: Coroutine[Any, Any, Any] = loop.connect_accepted_socket(_factory(socket), raw)
+    start: Coroutine[Any, Any, Any] = loop.connect_accepted_socket(_factory(socket, raw), raw)
     try:
         waiter = start.send(None)
     except StopIteration:
@@ -53,6 +54,8 @@ async def attach(socket: Socket, raw: _socket.socket) -> None:
 async def adopt_tls(socket: Socket, raw: _socket.socket, context: ssl.SSLContext, timeout_s: float) -> None:
     """Be the server of a TLS handshake, then go on as `adopt`."""
     await socket._hub.loop.connect_accepted_socket(_factory(socket), raw, ssl=context, ssl_handshake_timeout=timeout_s)
+    if hasattr(raw, "first_byte"):
+        raw.first_byte()  # those of the handshake
 
 
 async def attach_tls(
@@ -64,6 +67,8 @@ async def attach_tls(
     )
 
 
-def _factory(socket: Socket) -> Callable[[], Any]:
+def _factory(socket: Socket, raw: Any = None) -> Callable[[], Any]:
     # Typed Any: our protocol has no base class, which loops do not ask for, but their types do.
+    if hasattr(raw, "first_byte"):
+        return lambda: FirstRead(socket._protocol, raw)
     return lambda: socket._protocol

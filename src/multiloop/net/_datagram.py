@@ -27,6 +27,7 @@ from ..loop import AnyOperation, ErrorFirst, Handle, Operation, begin, hub, laun
 from . import _udp_options as udp
 from ._address import Address, checked_port, from_kernel, is_ip
 from ._outgoing import Data, as_bytes
+from ._provider import bind as provide
 
 _LARGEST_BYTES = 65536
 
@@ -60,8 +61,13 @@ class Datagram(Handle, EventEmitter):
         self.closed = False
 
     # -- opening ---------------------------------------------------------------------------------------------------
-    def bind(self, port: int = 0, host: str | None = None, *, callback: ErrorFirst | None = None) -> Any:
+    def bind(
+        self, port: int = 0, host: str | None = None, *, exclusive: bool = False, callback: ErrorFirst | None = None
+    ) -> Any:
         """Receive at this port (0: any) of this address (None: every address). An Operation; its result is this object.
+
+        In a cluster's worker the primary binds, and all workers that ask for the same address share the socket: the
+        kernel gives each datagram to one of them. `exclusive`: one of this process's own.
 
         Raises OSError with the address as its `filename`, UsageError when it is bound already.
         """
@@ -69,14 +75,13 @@ class Datagram(Handle, EventEmitter):
         self._check_open()
         if self._raw is not None or self._binding is not None:
             raise UsageError("bind(): this socket is bound already")
-        return launch(self._bind(port, host), callback)
+        return launch(self._bind(port, host, exclusive), callback)
 
-    async def _bind(self, port: int, host: str | None) -> Datagram:
+    async def _bind(self, port: int, host: str | None, exclusive: bool) -> Datagram:
         self._binding = self._hub.loop.create_future()
         try:
-            raw = udp.open_udp(
-                self._options, await self._resolve(host or ("::" if self._options.ipv6 else "0.0.0.0"), port)
-            )
+            where = await self._resolve(host or ("::" if self._options.ipv6 else "0.0.0.0"), port)
+            raw = await provide(self._options, where, exclusive=exclusive)
         finally:
             binding, self._binding = self._binding, None
             binding.set_result(None)
@@ -94,7 +99,7 @@ class Datagram(Handle, EventEmitter):
         while self._raw is None:
             self._check_open()
             if self._binding is None:
-                await self._bind(0, None)
+                await self._bind(0, None, True)  # where answers come to: nobody else's
             else:
                 await asyncio.shield(self._binding)
         return self

@@ -20,7 +20,7 @@ from ..errors import UsageError
 from ..loop import Operation, begin, hub, offload_to
 from . import _unix
 from ._address import Address, from_kernel, is_ip, readable
-from ._provider import Accepted, ListenOptions, Refused
+from ._provider import ListenOptions, ServerSide
 
 _log = logging.getLogger("multiloop.net")
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -29,20 +29,18 @@ _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 class Listener:
     """A listening socket of this process, accepting."""
 
-    __slots__ = ("_accepted", "_identity", "_loop", "_refused", "_retry", "_sock", "_warned_at", "address")
+    __slots__ = ("_identity", "_loop", "_retry", "_server", "_sock", "_warned_at", "address")
 
     def __init__(
         self,
         sock: socket.socket,
         address: Address,
-        accepted: Accepted,
-        refused: Refused,
+        server: ServerSide,
         identity: _unix.Identity | None = None,
     ) -> None:
         self._sock = sock
         self.address = address
-        self._accepted = accepted
-        self._refused = refused
+        self._server = server
         self._identity = identity
         self._loop = hub().loop
         self._retry: object = None
@@ -61,8 +59,8 @@ class Listener:
                     return
                 continue  # that peer has given up (ECONNABORTED and the like): the next one may be well
             sock.setblocking(False)
-            if not self._accepted(sock):
-                self._refused(sock)
+            if not self._server.accepted(sock):
+                self._server.refused(sock)
                 sock.close()
             if self._sock.fileno() < 0:  # a listener of the connection's closed the server
                 return
@@ -89,19 +87,19 @@ class Listener:
                 _unix.unlink_ours(self.address, self._identity)
 
 
-async def open_listener(options: ListenOptions, accepted: Accepted, refused: Refused) -> Listener:
+async def open_listener(options: ListenOptions, server: ServerSide) -> Listener:
     """Bind as told and accept. Raises OSError with the address as its `filename`."""
     if options.fd is not None:
         sock = adopt_fd(options.fd, options.backlog)
-        return Listener(sock, from_kernel(sock.getsockname()), accepted, refused)
+        return Listener(sock, from_kernel(sock.getsockname()), server)
     if options.path is not None:
         op: Operation[_unix.Bound] = begin(discard=_unix.discard)
         offload_to(op, _unix.bind, (options.path, options.path_mode, options.backlog), discard=_unix.discard)
         sock, identity = await op
         sock.setblocking(False)
-        return Listener(sock, options.path, accepted, refused, identity)
+        return Listener(sock, options.path, server, identity)
     sock = await bind_tcp(options)
-    return Listener(sock, from_kernel(sock.getsockname()), accepted, refused)
+    return Listener(sock, from_kernel(sock.getsockname()), server)
 
 
 async def bind_tcp(options: ListenOptions) -> socket.socket:

@@ -1,12 +1,11 @@
-"""Who provides the listening socket: the one place where somebody above may stand in for us.
+"""Who provides listening and UDP sockets: the one place where somebody above may stand in for us.
 
-What lives here: the types, and the hook. What must not: any provider; our own is `_listen`, a cluster's worker sets
-another with `set_provider`, so that its connections come from the primary. net never imports who that is.
+What lives here: the types, and the hook. What must not: any provider; our own are `_listen` and `_udp_options`, a
+cluster's worker sets another with `set_provider`, so that its connections come from the primary. net never imports who
+that is.
 
-A provider is called with what `server.listen` was told, and two functions of the server:
-* `accepted(sock)` takes a connected, unread socket and returns True; the server owns it from then on. False: the server
-  is closing or full; the socket still belongs to the provider, who deals it to somebody else or refuses it.
-* `refused(sock)`: the provider gave a connection up (it closes it itself): the server says so with 'drop'.
+A provider is called with what `server.listen` was told, and three functions of the server (`ServerSide`). A connection
+that it hands in may be a `Handed` socket: one that somebody else keeps a copy of, who wants to hear of its first byte.
 """
 
 from __future__ import annotations
@@ -14,10 +13,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 from .._limits import BACKLOG
 from ._address import Address
+
+if TYPE_CHECKING:
+    from ._udp_options import DatagramOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ListenOptions:
     reuse_port: bool = False
     ipv6_only: bool = False
     path_mode: int = 0o600
+    tls: bool = False  # the server speaks TLS on its connections
 
 
 class ListenKeywords(TypedDict, total=False):
@@ -58,9 +61,39 @@ class Listening(Protocol):
         """Accept nothing more, at once; connections that were accepted live on."""
 
 
-Accepted = Callable[[socket.socket], bool]
-Refused = Callable[[socket.socket], None]
-Provider = Callable[[ListenOptions, Accepted, Refused], Awaitable[Listening]]
+class ServerSide(NamedTuple):
+    """What a provider may call of the server that listens.
+
+    * `accepted(sock)` takes a connected, unread socket and returns True; the server owns it from then on. False: the
+      server is closing or full; the socket still belongs to the provider, who deals it to somebody else or refuses it.
+    * `refused(sock)`: the provider gave a connection up (it closes it itself): the server says so with 'drop'.
+    * `end(grace)`: the provider wants the server to close, as its own `close()` does; after `grace` seconds, if given,
+      connections that are left are cut. Done when the last one has ended.
+    """
+
+    accepted: Callable[[socket.socket], bool]
+    refused: Callable[[socket.socket], None]
+    end: Callable[[float | None], Awaitable[Any]]
+
+
+class Handed(Protocol):
+    """What a connection has beside a socket's own, when somebody else keeps a copy of it."""
+
+    prefix: bytes  # what was read of it before
+
+    def first_byte(self) -> None:
+        """Something was read, and is going to be acted upon. Twice is once."""
+
+
+class Provider(Protocol):
+    """Makes the listeners and the UDP sockets of this process."""
+
+    async def listen(self, options: ListenOptions, server: ServerSide) -> Listening:
+        """Open a listener."""
+
+    async def bind(self, options: DatagramOptions, where: Any) -> socket.socket:
+        """Return a UDP socket that is bound to an address."""
+
 
 _provider: Provider | None = None
 
@@ -72,10 +105,19 @@ def set_provider(provider: Provider | None) -> Provider | None:
     return before
 
 
-async def listen(options: ListenOptions, accepted: Accepted, refused: Refused) -> Listening:
+async def listen(options: ListenOptions, server: ServerSide) -> Listening:
     """Open a listener. `exclusive` and `reuse_port` mean: this process's own, whoever provides the others."""
     if _provider is not None and not (options.exclusive or options.reuse_port):
-        return await _provider(options, accepted, refused)
+        return await _provider.listen(options, server)
     from ._listen import open_listener
 
-    return await open_listener(options, accepted, refused)
+    return await open_listener(options, server)
+
+
+async def bind(options: DatagramOptions, where: Any, *, exclusive: bool = False) -> socket.socket:
+    """Return a bound UDP socket, shared with others only by a provider, and never `exclusive` or `reuse_port` ones."""
+    if _provider is not None and not (exclusive or options.reuse_port):
+        return await _provider.bind(options, where)
+    from ._udp_options import open_udp
+
+    return open_udp(options, where)

@@ -26,7 +26,7 @@ from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Handle, Operatio
 from ._address import checked_port, from_kernel
 from ._attach import adopt, adopt_tls
 from ._block_list import BlockList
-from ._provider import Listening, ListenKeywords, ListenOptions
+from ._provider import Listening, ListenKeywords, ListenOptions, ServerSide
 from ._provider import listen as provide
 from ._socket import Socket
 from ._unix import checked_path
@@ -102,7 +102,8 @@ class Server(Handle, EventEmitter):
         """
         if self._listening is not None or self._opening is not None:
             raise UsageError("listen(): this server listens already; close it first, or make another one")
-        wanted = ListenOptions(port=checked_port(port), host=host, **options)
+        tls = self._options.tls is not None
+        wanted = ListenOptions(port=checked_port(port), host=host, tls=tls, **options)
         if wanted.path is not None:
             checked_path(wanted.path)
         self._closing = False
@@ -113,7 +114,7 @@ class Server(Handle, EventEmitter):
 
     async def _listen(self, options: ListenOptions) -> Server:
         try:
-            listening = await provide(options, self._accepted, self._refused)
+            listening = await provide(options, ServerSide(self._accepted, self._refused, self._end))
         except OSError as error:
             opening, self._opening = self._opening, None
             if self._emit_error_if_heard(error) and isinstance(opening, Operation):
@@ -239,6 +240,14 @@ class Server(Handle, EventEmitter):
             self._hub.call(self.emit, "close")
         for op in waiters:
             op._succeed(None)
+
+    async def _end(self, grace_s: float | None) -> None:
+        closed = self.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(closed), grace_s)
+        except TimeoutError:
+            self.destroy_connections()
+            await closed
 
     def destroy_connections(self) -> None:
         """Close every connection at once."""
