@@ -11,6 +11,7 @@ Modules: `timers` `events` (one loop, callbacks) · `fs` `net` `dns` `stream` `c
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from . import _speed
@@ -73,3 +74,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+if "MULTILOOP_WORKER" in os.environ:  # started by cluster.fork(): take the place before anything else runs
+    importlib.import_module(".cluster._forks._role", __name__).enter()

@@ -156,6 +156,10 @@ class FrameError(PeerError):
     """Bytes on a channel between processes are not a frame: the two ends differ in version, or something else wrote."""
 
 
+class Unanswered(PeerError):
+    """A request reached a worker, or the primary, where nobody answers: let it listen for 'request' there."""
+
+
 class WorkerDied(PeerError):
     """A worker ended without being asked to: killed by a signal (`signal` is its name), or by an exit of its process.
 

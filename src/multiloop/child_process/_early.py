@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from .._limits import MAX_MESSAGE_BYTES
-from .._wire.frames import MESSAGE, Frame, dumps, snapshot
+from .._wire.frames import MESSAGE, Buffer, Frame, dumps, snapshot
 from ..errors import FrameTooLarge
 from ._handles import give
 from ._messaging import WITH_HANDLE, Messaging
@@ -53,6 +54,18 @@ class EarlyMessaging(Messaging):
         if self._unsent is None:
             self._unsent = deque()
         self._unsent.append(Frame(kind, body, tuple(snapshot(buffer) for buffer in buffers), taken))
+
+    def send_frame(
+        self, kind: int, body: bytes, buffers: Sequence[Buffer] = (), descriptors: Sequence[int] = ()
+    ) -> bool:
+        """Send a frame of another kind, as `Channel.send_frame`; for who puts more on this channel than messages."""
+        if self.channel is not None:
+            return self.channel.send_frame(kind, body, buffers, descriptors)
+        if self.connected:
+            if self._unsent is None:
+                self._unsent = deque()
+            self._unsent.append(Frame(kind, body, tuple(buffers), tuple(os.dup(each) for each in descriptors)))
+        return self.connected
 
     def disconnect(self) -> None:
         """As ever; before the loop runs: as soon as what was sent has left."""

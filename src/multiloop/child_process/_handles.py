@@ -78,6 +78,16 @@ def take(kind: str, descriptor: int) -> Any:
     return made
 
 
+def discard(handle: Any) -> None:
+    """Close what nobody is going to take."""
+    if isinstance(handle, int) and not isinstance(handle, bool):
+        os.close(handle)
+    elif hasattr(handle, "destroy"):
+        handle.destroy()
+    elif handle is not None:
+        handle.close()
+
+
 def _descriptor_of_socket(handle: Socket) -> int:
     raw = handle._raw()
     if raw is None or handle.destroyed:

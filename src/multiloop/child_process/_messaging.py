@@ -11,23 +11,43 @@ Rules (Node's child_process)
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Protocol
 
 from .._limits import CHILD_PENDING_MESSAGES
 from .._wire.frames import Frame, dumps, loads, snapshot
 from ..events import EventEmitter
 from ..ipc import Channel, ChannelEnds
 from ..loop import AnyOperation, ErrorFirst, launch
-from ._handles import give, take
+from ._handles import discard, give, take
+
+log = logging.getLogger("multiloop.child_process")
 
 WITH_HANDLE = 1  # the frame's kind: (what the handle is, value), and its descriptor
+
+
+class Mirror(Protocol):
+    """Somebody who shows the same messages under another face (a cluster's worker)."""
+
+    def listens(self) -> bool:
+        """Whether anybody there listens for 'message'."""
+
+    def message(self, value: Any, handle: Any) -> None:
+        """Emit it there, too."""
+
+    def keeps_running(self) -> bool:
+        """Whether the channel keeps a child's program going, whoever listens here."""
+
+    def channel_closed(self) -> None:
+        """The channel is closed."""
 
 
 class Messaging(EventEmitter):
     """`send`, 'message', `disconnect`, 'disconnect', `connected`."""
 
+    mirror: Mirror | None = None  # its channel carries other things as well and is never paused
     channel: Channel | None = None
     connected: bool = False
     _pending: deque[tuple[Any, Any]] | None = None
@@ -96,18 +116,37 @@ class Messaging(EventEmitter):
         kind, value = loads(frame.body, frame.buffers)
         self._arrived(value, take(kind, frame.descriptors[0]))
 
+    def _is_heard(self) -> bool:
+        return self.listener_count("message") > 0 or (self.mirror is not None and self.mirror.listens())
+
     def _arrived(self, value: Any, handle: Any) -> None:
-        if self._pending is None and self.listener_count("message"):
-            self.emit("message", value, handle)  # the channel calls us through the hub
+        if self._pending is None and self._is_heard():
+            self._tell(value, handle)
             return
         if self._pending is None:
             self._pending = deque()
+        if self.mirror is not None and len(self._pending) >= CHILD_PENDING_MESSAGES:
+            log.warning("%r: a message was dropped: %d wait already, and nobody listens", self, len(self._pending))
+            discard(handle)
+            return
         self._pending.append((value, handle))
-        if len(self._pending) >= CHILD_PENDING_MESSAGES and self.channel is not None:
+        if len(self._pending) >= CHILD_PENDING_MESSAGES and self.channel is not None and self.mirror is None:
             self.channel.pause_reading()
 
+    def _tell(self, value: Any, handle: Any) -> None:
+        if self.mirror is None:
+            self.emit("message", value, handle)  # the channel calls us through the hub
+        elif self.channel is not None:
+            self.channel._hub.call(self.emit, "message", value, handle)
+            self.mirror.message(value, handle)
+
     def _listeners_changed(self, name: Hashable, count: int) -> None:
-        if name == "message" and count and self._pending is not None and not self._flush_queued:
+        if name == "message" and count:
+            self.heard_now()
+
+    def heard_now(self) -> None:
+        """Somebody listens now: deliver what was kept, in a moment."""
+        if self._pending is not None and not self._flush_queued:
             self._flush_queued = True
             if self.channel is not None:
                 self.channel._hub.loop.call_soon(self._flush_pending)
@@ -115,9 +154,9 @@ class Messaging(EventEmitter):
     def _flush_pending(self) -> None:
         self._flush_queued = False
         channel, pending = self.channel, self._pending
-        while pending and self.listener_count("message") and channel is not None:
+        while pending and self._is_heard() and channel is not None:
             value, handle = pending.popleft()
-            channel._hub.call(self.emit, "message", value, handle)
+            channel._hub.call(self._tell, value, handle)
         if not pending:
             self._pending = None
             if channel is not None:
@@ -129,4 +168,6 @@ class Messaging(EventEmitter):
 
     def _channel_closed(self) -> None:
         self.connected = False
+        if self.mirror is not None:
+            self.mirror.channel_closed()
         self.emit("disconnect")

@@ -42,14 +42,14 @@ class Parent(EarlyMessaging):
     def _attach(self, of: Hub) -> None:
         if self.channel is None:
             self._open_channel(self._ends, self._max_message_bytes, "to the parent")
-            self._count()
+            self.count()
             self._send_early()
 
     # -- keeping the program going ---------------------------------------------------------------------------------
     def _listeners_changed(self, name: Hashable, count: int) -> None:
         super()._listeners_changed(name, count)
         if name in ("message", "disconnect"):
-            self._count()
+            self.count()
 
     def wants_loop(self) -> bool:
         """Whether there is a reason to run a loop for the channel."""
@@ -57,11 +57,17 @@ class Parent(EarlyMessaging):
             return False
         if self._kept is not None:
             return self._kept or bool(self._unsent)
-        return bool(self._unsent) or self.listener_count("message") + self.listener_count("disconnect") > 0
+        return bool(self._unsent) or self._has_listeners()
 
-    def _count(self) -> None:
+    def _has_listeners(self) -> bool:
+        if self.mirror is not None and self.mirror.keeps_running():
+            return True
+        return self._is_heard() or self.listener_count("disconnect") > 0
+
+    def count(self) -> None:
+        """Look anew whether the channel keeps this program going."""
         if self.channel is not None:
-            heard = self.listener_count("message") + self.listener_count("disconnect") > 0
+            heard = self._has_listeners()
             handle: Handle = self.channel
             if heard if self._kept is None else self._kept:
                 handle.ref()
@@ -71,13 +77,13 @@ class Parent(EarlyMessaging):
     def ref(self) -> Self:
         """Let the channel keep this program going, whoever listens."""
         self._kept = True
-        self._count()
+        self.count()
         return self
 
     def unref(self) -> Self:
         """Let this program end although the channel is open and somebody listens."""
         self._kept = False
-        self._count()
+        self.count()
         return self
 
     def __repr__(self) -> str:

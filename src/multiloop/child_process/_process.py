@@ -121,13 +121,19 @@ class Process:
         if not self.reaped:
             _let_go.append(self)
 
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until it has ended, blocking, at most so long; whether it has. For the end of the program."""
+        if self.reaped or self._pidfd < 0:
+            return self.reaped
+        waiting = select.poll()
+        waiting.register(self._pidfd, select.POLLIN)
+        return bool(waiting.poll(max(0.0, seconds) * 1000))
+
     def kill_and_reap(self) -> None:
         """End it at once, because the program ends; waits for its end for a moment."""
         self._on_exit = None
-        if self.signal(signal.SIGKILL) and self._pidfd >= 0:
-            waiting = select.poll()
-            waiting.register(self._pidfd, select.POLLIN)
-            waiting.poll(CHILD_LAST_WAIT_S * 1000)
+        if self.signal(signal.SIGKILL):
+            self.wait_for_end(CHILD_LAST_WAIT_S)
         if self._reap() is None and not self.reaped:
             self.let_go()
 

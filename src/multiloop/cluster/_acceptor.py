@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _limits as limits
 
 if TYPE_CHECKING:
-    from ._service import Service
+    from ._service import Adopter
 
 log = logging.getLogger("multiloop.cluster")
 
@@ -29,7 +29,7 @@ class Acceptor:
         batch: connections accepted in one turn of the loop; few where other workers wait at the same socket.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, service: Service, batch: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, service: Adopter, batch: int) -> None:
         self._loop = loop
         self._service = service
         self._batch = batch
@@ -73,9 +73,9 @@ class Acceptor:
             if error.errno in _NO_ROOM:
                 self._pause(error)
             return False
-        self._service.adopt(
-            socket.socket(sock.family, socket.SOCK_STREAM, 0, descriptor), listener=listener, prefix=b""
-        )
+        accepted = socket.socket(sock.family, socket.SOCK_STREAM, 0, descriptor)
+        if self._service.adopt(accepted, listener=listener, prefix=b"") is False:
+            accepted.close()
         return True
 
     def _pause(self, error: OSError) -> None:

@@ -1,6 +1,8 @@
-"""The worker's end of the handoff: connections come in, acknowledgements and given-back connections go out.
+"""The worker's end of the handoff: connections come in, acknowledgements and connections that go back go out.
 
 What lives here: `Intake`. What must not: serving a connection (the service does), deciding when to drain (`_worker`).
+
+A connection goes back when it is idle and the worker drains, or when the service refuses it (its server is full).
 
 Each connection gets two acknowledgements: ADOPTED when the service has it, RELEASED at its first byte or its end, which
 lets the primary drop its duplicate. On a Unix socket the first byte is acknowledged at once: only for TCP can the
@@ -18,14 +20,14 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
 
 if TYPE_CHECKING:
-    from ._service import Service
+    from ._service import Adopter
 
 log = logging.getLogger("multiloop.cluster")
 
@@ -33,6 +35,18 @@ _MAX_NUMBERS = 1024  # acknowledgements in one record
 _RETURNS_IN_FLIGHT = 32  # given back and not yet confirmed; the primary must hold each of them
 _FLUSH_AT = 16  # acknowledgements that go out at once: half of the credit
 _RETRY_S = 0.05
+
+
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+
+class _Return(NamedTuple):
+    """A connection on its way back."""
+
+    sock: socket.socket
+    listener: int
+    flags: int
+    prefix: bytes
 
 
 class _Adopted:
@@ -85,7 +99,7 @@ class Intake:
     """Adopts what the primary deals to this worker.
 
     Args:
-        families: the address family of each listener, by index.
+        family_of: gives the address family of a listener, by index.
         before_flush: called before acknowledgements go out: who is told that a connection has spoken may look at once
             how many requests there are now.
     """
@@ -94,8 +108,8 @@ class Intake:
         self,
         loop: asyncio.AbstractEventLoop,
         end: HandoffSocket,
-        service: Service,
-        families: tuple[int, ...],
+        service: Adopter,
+        family_of: Callable[[int], int],
         before_flush: Callable[[], None] | None = None,
     ) -> None:
         self.loop = loop
@@ -105,12 +119,11 @@ class Intake:
         self._end = end
         self._service = service
         self._before_flush = before_flush
-        self._families = families
-        self._is_unix = tuple(family == getattr(socket, "AF_UNIX", None) for family in families)
+        self._family_of = family_of
         self._is_uvloop = type(loop).__module__.startswith("uvloop")
         self.timer: asyncio.TimerHandle | None = None
-        self._returns: deque[tuple[socket.socket, int]] = deque()
-        self._in_flight: dict[int, tuple[socket.socket, int]] = {}
+        self._returns: deque[_Return] = deque()
+        self._in_flight: dict[int, _Return] = {}
         self._next_return = 1
         self._settled: asyncio.Future[None] | None = None
         self._closed = False
@@ -145,24 +158,31 @@ class Intake:
                 acks[number] = wire.NOT_RECEIVED
                 continue
             acks[number] = wire.ADOPTED
-            family, descriptor = self._families[listener], descriptors[index]
+            family, descriptor = self._family_of(listener), descriptors[index]
             adopted = _Adopted(self, number, descriptor, family)
             sock: Any = adopted
             if not self._is_uvloop:
                 sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
                 sock.setblocking(False)
             try:
-                self._service.adopt(
+                taken = self._service.adopt(
                     sock,
                     listener=listener,
                     prefix=prefix,
                     kept=bool(flags & wire.KEPT),
-                    on_first_byte=adopted.first_byte_on_unix if self._is_unix[listener] else adopted.first_byte,
+                    on_first_byte=adopted.first_byte_on_unix if family == _AF_UNIX else adopted.first_byte,
                     on_closed=adopted.closed,
                 )
             except Exception:
                 log.exception("a connection could not be adopted")
                 adopted.closed()
+                continue
+            if taken is False:
+                if sock is not adopted:
+                    sock.detach()
+                acks[number] |= wire.CLOSED
+                refused = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+                self._give_back(_Return(refused, listener, flags | wire.REFUSED, prefix))
         if len(acks) >= _FLUSH_AT:
             self.flush()
         elif self.timer is None:
@@ -207,10 +227,13 @@ class Intake:
         """Give an idle connection to the primary; `sock` is a duplicate and ours from now on. False: not possible."""
         if self._closed:
             return False
-        self._returns.append((sock, listener))
+        self._give_back(_Return(sock, listener, wire.KEPT, b""))
+        return True
+
+    def _give_back(self, given: _Return) -> None:
+        self._returns.append(given)
         if len(self._returns) == 1:
             self.loop.call_soon(self._send_returns)
-        return True
 
     def _send_returns(self) -> None:
         while self._returns and not self._closed:
@@ -219,12 +242,13 @@ class Intake:
                 return
             batch = [self._returns.popleft() for _ in range(room)]
             entries = []
-            for sock, listener in batch:
-                entries.append((self._next_return, listener, wire.KEPT, b""))
-                self._in_flight[self._next_return] = (sock, listener)
+            for given in batch:
+                entries.append((self._next_return, given.listener, given.flags, given.prefix))
+                self._in_flight[self._next_return] = given
                 self._next_return += 1
+            descriptors = [given.sock.fileno() for given in batch]
             try:
-                sent = self._end.send(wire.pack_entries(wire.RETURNED, entries), [sock.fileno() for sock, _ in batch])
+                sent = self._end.send(wire.pack_entries(wire.RETURNED, entries), descriptors)
             except OSError:
                 self._drop_returns()
                 return
@@ -241,7 +265,7 @@ class Intake:
             if given is None:
                 continue
             if value & 1:
-                given[0].close()
+                given.sock.close()
             else:  # the primary has no descriptor left: offer it again
                 lost = True
                 self._returns.append(given)
@@ -252,8 +276,8 @@ class Intake:
         self._check_settled()
 
     def _drop_returns(self) -> None:
-        for sock, _ in (*self._returns, *self._in_flight.values()):
-            sock.close()
+        for given in (*self._returns, *self._in_flight.values()):
+            given.sock.close()
         self._returns.clear()
         self._in_flight.clear()
         self._check_settled()

@@ -49,6 +49,11 @@ class Listener:
         """Whether this is TCP (else a Unix socket)."""
         return self.sock.family != getattr(socket, "AF_UNIX", None)
 
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether it can have twins."""
+        return self.is_tcp and self.reuse_port
+
     def url(self, scheme: str = "http") -> str:
         """Return what people are told: `http://127.0.0.1:8000`, or `unix:/run/app.sock`."""
         where = f"{scheme}://{self.name}" if self.is_tcp else self.name
@@ -59,7 +64,7 @@ class Listener:
 
         Raises ConfigError when the address cannot be shared (it was not opened with `reuse_port`, or is no TCP one).
         """
-        if not (self.is_tcp and self.reuse_port):
+        if not self.can_be_shared:
             raise ConfigError(f"--policy reuse_port: {self.name} cannot be shared between slots, use another policy")
         with _one_line(self.name):
             return _listen_tcp(self.sock.family, self.sock.getsockname(), self.address.backlog, reuse_port=True)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("multiloop.cluster")
 
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 
 
 class Lookout:
@@ -49,8 +48,7 @@ class Lookout:
     # -- telling -------------------------------------------------------------------------------------------------------
     def notice(self, notice: Notice) -> None:
         """Something that belongs into the log, too."""
-        extra = {"detail": notice.detail} if notice.detail else None
-        log.log(_LEVELS[notice.level], "%s", notice.text, extra=extra)
+        notice.log()
         self._tell("noticed", notice)
 
     def heard(self, number: int, message: Any) -> None:

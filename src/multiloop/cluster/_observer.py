@@ -1,17 +1,23 @@
 """Who watches a primary, and what they see and may ask: the one door through which a layer above looks in.
 
-What lives here: the two interfaces and `Notice`. What must not: any dashboard.
+What lives here: the two interfaces, `Notice` and its way into the log. What must not: any dashboard.
 
 The observer is called on the primary's loop and must not block it. What it raises is logged and costs it nothing more.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from ..stats import ClusterStatistics, WorkerStatistics
+
+
+log = logging.getLogger("multiloop.cluster")
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR, "critical": logging.CRITICAL}
 
 
 class Notice(NamedTuple):
@@ -20,6 +26,10 @@ class Notice(NamedTuple):
     level: str  # info, warning, error, critical
     text: str
     detail: str = ""
+
+    def log(self) -> None:
+        """Write it into the log."""
+        log.log(_LEVELS[self.level], "%s", self.text, extra={"detail": self.detail} if self.detail else None)
 
 
 class Observed(Protocol):

@@ -34,6 +34,7 @@ from ._lookout import Lookout
 from ._notify import Notifier
 from ._observer import Notice, Observer
 from ._policy import make_policy
+from ._room import max_duplicates, raise_descriptor_limit
 from ._service import HTTP_SERVICE
 from ._settings import ServeSettings
 from ._spawn import Spawner
@@ -68,7 +69,7 @@ def serve(
         for one in applications:
             made = open_listeners(one.listen, reuse_port=one.supervisor.policy == "reuse_port")
             listeners.append(made)
-        _raise_descriptor_limit()
+        raise_descriptor_limit()
         with prepared(settings.process, made_files(settings, listeners)):
             numbers = itertools.count(1)
             apps = [
@@ -115,7 +116,7 @@ class Primary:
             if self._control is not None:
                 self._control.start()
             self._take_signals()
-            room = _max_duplicates(sum(app.settings.supervisor.workers for app in self.apps), len(self.apps))
+            room = max_duplicates(sum(app.settings.supervisor.workers for app in self.apps), len(self.apps))
             for app in self.apps:
                 app.open(self, room)
             self.lookout.start(self)
@@ -250,30 +251,3 @@ class Primary:
             self._notifier.reloading()
             asyncio.gather(*outcomes).add_done_callback(lambda _: self._notifier.say("READY=1"))
         return outcomes
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the soft limit of descriptors to the hard one, for this process and its workers (as Go does)."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, limits.MAX_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            pass
-
-
-def _max_duplicates(workers: int, apps: int) -> int:
-    """Return how many duplicates, of each application, the limit of descriptors leaves room for, besides two generations
-    of workers."""
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    try:
-        used = len(os.listdir("/proc/self/fd"))
-    except OSError:
-        used = 32
-    room = limit - used - limits.DESCRIPTORS_PER_WORKER * (2 * workers + 1) - 16
-    return max(8, min(limits.MAX_DUPLICATES, room // apps))

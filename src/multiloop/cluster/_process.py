@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc import Channel, ChannelEnds, pair
 from ..ipc._handoff import HandoffSocket, handoff_pair
 from ._observer import Notice
 from ._page import Page
+from ._silence import Silence
 from ._spawn import Child, Spawner, interpreter_command
-from ._worker import STACK_SIGNAL
 
 _WORKER = "multiloop.cluster._worker:main"
 
@@ -54,6 +53,7 @@ class Process:
         self.generation = start.generation
         self.started_at = time.time()
         self.child: Child | None = None
+        self._silence: Silence | None = None
         self.report: wire.Report | None = None
         self.ready: wire.Ready | None = None
         self.measures = False  # it was asked to count replies in its page
@@ -103,12 +103,13 @@ class Process:
 
     def look_at_silence(self) -> None:
         """Find out why the loop is silent, and log what the worker's own watchdog cannot."""
-        self._loop.call_later(limits.STACK_AFTER_S, self._look, self.page.last_beat())
+        if self._silence is not None:
+            self._silence.look()
 
     def kill(self, *, stack: bool = False) -> None:
         """Send SIGKILL, after its stack was logged if so asked."""
-        if stack:
-            self._log_stack(lambda: self.signal(signal.SIGKILL))
+        if stack and self._silence is not None:
+            self._silence.log_stack(lambda: self.signal(signal.SIGKILL))
         else:
             self.signal(signal.SIGKILL)
 
@@ -118,38 +119,13 @@ class Process:
             self.child.end()
         self._close()
 
-    def _look(self, beat: float) -> None:
-        """Only if no Python code can run in there is the stack taken from outside: faulthandler's signal handler can
-        hit code that runs at a moment in which its frames are not consistent, and that kills the process."""
-        if self._over or self.page.last_beat() != beat:
-            return
-        if self.child is not None and self.child.is_stopped:
-            self._say("warning", f" (pid {self.pid}) is stopped (SIGSTOP, or a debugger)")
-        elif time.monotonic() - self.page.last_thread_beat() > limits.STACK_AFTER_S + limits.THREAD_BEAT_INTERVAL_S:
-            self._log_stack(None)
-
-    def _log_stack(self, then: Callable[[], None] | None) -> None:
-        """Let the process write what its threads do, log that, and then go on with `then`."""
-        self.page.take_stack()
-        self.signal(STACK_SIGNAL)
-        self._loop.call_later(limits.STACK_WAIT_S, self._stack_written, then)
-
-    def _stack_written(self, then: Callable[[], None] | None) -> None:
-        if not self._over:
-            stack = self.page.take_stack()
-            if stack:
-                self._say("warning", f" (pid {self.pid}) is here:", stack)
-            else:
-                self._say("warning", f" (pid {self.pid}) does not run: stopped, or in the kernel")
-        if then is not None:
-            then()
-
     def _started(self, child: Child | None, error: OSError | None) -> None:
         self._close_theirs()
         if child is None:
             self._finish(f"it could not be started: {error}")
             return
         self.child = child
+        self._silence = Silence(self._loop, child.pid, self.page, child.signal, self._say)
         child.watch(self._loop, self._exited)
         signals, self._signals = self._signals, []
         for number in signals:
@@ -181,6 +157,8 @@ class Process:
 
     def _close(self) -> None:
         self._over = True
+        if self._silence is not None:
+            self._silence.end()
         self._close_theirs()
         self.channel.abort()
         self.handoff.close()

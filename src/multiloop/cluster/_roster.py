@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .. import _limits as limits
-from ._actions import Action, Activate, Close, Drain, Kill, Open, Say, Spawn, Terminate
+from ._actions import Action, Activate, Close, Drain, Kill, Open, Say, Spawn, Stack, Terminate
 from ._backoff import Random
 from ._settings import SupervisorSettings
 from ._states import Event, Slot, State, Worker
@@ -31,6 +31,7 @@ class Roster:
         self._random = random
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._actions: list[Action] = []
+        self._last_tick = -math.inf
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done, in order, and forget it."""
@@ -110,6 +111,37 @@ class Roster:
         """Return the slot with the worker's index, if there still is one; it may be another worker's by now."""
         index = worker.slot
         return self.slots[index] if index is not None and index < len(self.slots) else None
+
+    # -- heartbeats ----------------------------------------------------------------------------------------------------
+    def _take_beats(self, now: float, beats: Mapping[int, float]) -> None:
+        """Note when each worker's loop last turned."""
+        stalled = now - self._last_tick > limits.STALLED_S
+        self._last_tick = now
+        for number, at in beats.items():
+            worker = self.workers.get(number)
+            if worker is not None and at > worker.last_beat:
+                worker.last_beat = at
+        if stalled:
+            # The primary itself did not run (stopped, suspended): the others had no chance to prove themselves.
+            for worker in self.workers.values():
+                worker.last_beat = max(worker.last_beat, now)
+
+    def _feel_pulse(self, worker: Worker, now: float) -> bool:
+        """Route around a worker whose loop has fallen silent, and back when it turns again; whether one happened."""
+        event, number = worker.pulse(now), worker.number
+        if event is None:
+            return False
+        worker.move(event)
+        if event is Event.MISSED:
+            silent_s = now - worker.last_beat
+            self._do(Close(number))
+            self._say("warning", f"worker {number}: its loop is blocked ({silent_s:.2f} s): routed around")
+            self._do(Stack(number))
+        else:
+            self._say("info", f"worker {number}: its loop turns again")
+            if worker.slot is not None:
+                self._do(Open(number, worker.slot))
+        return True
 
     # -- counts --------------------------------------------------------------------------------------------------------
     def _starting(self) -> int:

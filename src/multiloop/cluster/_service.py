@@ -20,11 +20,8 @@ HTTP_SERVICE = f"{__name__}:http_service"
 GiveBack = Callable[[socket.socket, int], bool]
 
 
-class Service(Protocol):
-    """Serves connections on the running loop. Called in this order: start, adopt …, begin_drain, drained, stop."""
-
-    async def start(self) -> None:
-        """Become ready; raising means that it never will."""
+class Adopter(Protocol):
+    """Takes connections in."""
 
     def adopt(
         self,
@@ -35,8 +32,18 @@ class Service(Protocol):
         kept: bool = False,
         on_first_byte: Callable[[], None] | None = None,
         on_closed: Callable[[], None] | None = None,
-    ) -> None:
-        """Serve an accepted socket; call `on_first_byte` before acting on it, and `on_closed` before closing it."""
+    ) -> bool | None:
+        """Serve an accepted socket; call `on_first_byte` before acting on it, and `on_closed` before closing it.
+
+        False: it is refused, and its descriptor is the caller's again.
+        """
+
+
+class Service(Adopter, Protocol):
+    """Serves connections on the running loop. Called in this order: start, adopt …, begin_drain, drained, stop."""
+
+    async def start(self) -> None:
+        """Become ready; raising means that it never will."""
 
     def begin_drain(self, give_back: GiveBack | None = None) -> None:
         """Finish what runs. Idle connections may go to `give_back` as duplicates; True means they are taken."""

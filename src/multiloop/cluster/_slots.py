@@ -13,41 +13,75 @@ What lives here: `SlotSockets`. What must not: accepting itself (`_dealer` in th
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from .._wire import messages as wire
 from ..errors import ConfigError
 from ._dealer import Dealer
-from ._listeners import Listener
-from ._process import Process
+from ._door import Door
 
 _OWN_BATCH = 16  # connections a worker accepts in one turn from a socket that is its own
 _SHARED_BATCH = 1  # from one at which others wait: taking more would leave them idle
 
 
+class Source(Protocol):
+    """A listening socket that may have twins."""
+
+    sock: socket.socket
+    name: str
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether `twin` can be called: a TCP socket that was opened for it."""
+
+    def twin(self) -> socket.socket:
+        """Make another socket on the same address."""
+
+
+class Worker(Protocol):
+    """Somebody who accepts."""
+
+    @property
+    def number(self) -> int:
+        """Who."""
+
+    def send(self, message: Any, descriptors: tuple[int, ...] = ()) -> None:
+        """Tell him."""
+
+
 class SlotSockets:
     """The listening sockets of a cluster, by slot.
+
+    Args:
+        door: whose sockets they are, where there are several.
+        first: the index of the first one in records.
 
     Raises ConfigError when the policy cannot be kept for one of the listeners.
     """
 
-    def __init__(self, policy: str, listeners: list[Listener], dealer: Dealer) -> None:
+    def __init__(
+        self, policy: Any, listeners: Sequence[Source], dealer: Dealer, *, door: Door | None = None, first: int = 0
+    ) -> None:
         self._policy = policy
         self._listeners = listeners
         self._dealer = dealer
+        self._door = door
+        self._first = first
         self._slots: dict[int, list[socket.socket]] = {}
         self._owners: dict[int, int] = {}
         if policy == "reuse_port":
             for listener in listeners:
-                if not (listener.is_tcp and listener.reuse_port):
+                if not listener.can_be_shared:
                     raise ConfigError(
                         f"--policy reuse_port: {listener.name} cannot be shared between slots, use another policy"
                     )
             self._slots[0] = [listener.sock for listener in listeners]
         if policy != "shared":
-            for index, listener in enumerate(listeners):
-                dealer.listen(listener.sock, index)
+            for index, listener in enumerate(listeners, first):
+                dealer.listen(listener.sock, index, door)
 
-    def open(self, slot: int, process: Process) -> None:
+    def open(self, slot: int, process: Worker) -> None:
         """A worker fills a slot: it accepts itself, if that is the policy."""
         if self._policy == "shared":
             self._give(process, [listener.sock for listener in self._listeners], _SHARED_BATCH)
@@ -65,9 +99,9 @@ class SlotSockets:
         for slot, owner in list(self._owners.items()):
             if owner == number:
                 del self._owners[slot]
-                for index, sock in enumerate(self._slots[slot]):
+                for index, sock in enumerate(self._slots[slot], self._first):
                     if sock.fileno() >= 0:
-                        self._dealer.listen(sock, index)
+                        self._dealer.listen(sock, index, self._door)
 
     def close(self) -> None:
         """Accept no more, and close what was made here. Safe to call twice."""
@@ -80,7 +114,6 @@ class SlotSockets:
                     self._dealer.unlisten(sock)
                     sock.close()
 
-    @staticmethod
-    def _give(process: Process, sockets: list[socket.socket], batch: int) -> None:
-        message = wire.Listen(tuple(range(len(sockets))), batch)
+    def _give(self, process: Worker, sockets: list[socket.socket], batch: int) -> None:
+        message = wire.Listen(tuple(range(self._first, self._first + len(sockets))), batch)
         process.send(message, tuple(sock.fileno() for sock in sockets))

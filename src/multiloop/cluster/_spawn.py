@@ -89,15 +89,6 @@ class Child:
         self._close()
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether it was stopped by a signal; False where that cannot be known."""
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                return file.read().rpartition(b") ")[2][:1] in (b"T", b"t")
-        except OSError:
-            return False
-
-    @property
     def how(self) -> str:
         """Say how it ended: "exit code 3" or "SIGSEGV"."""
         code = self.returncode

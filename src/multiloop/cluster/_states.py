@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from .. import _limits as limits
+
 
 class State(Enum):
     """Where a worker is in its life."""
@@ -108,6 +110,15 @@ class Worker:
             return False
         self.state = state
         return True
+
+    def pulse(self, now: float) -> Event | None:
+        """Return MISSED when its loop has fallen silent, HEARD when it turns again; None when nothing is new."""
+        is_silent = now - self.last_beat > limits.HEARTBEAT_MISSED_S
+        if self.state is State.READY and is_silent:
+            return Event.MISSED
+        if self.state is State.SILENT and not is_silent:
+            return Event.HEARD
+        return None
 
     @property
     def is_serving(self) -> bool:

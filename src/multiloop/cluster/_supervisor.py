@@ -24,7 +24,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 
 from .. import _limits as limits
-from ._actions import BootFailed, Close, Exit, Open, Settled, Stack
+from ._actions import BootFailed, Close, Exit, Settled
 from ._backoff import Intensity, Random, delay_after_failures
 from ._roster import Roster
 from ._settings import SupervisorSettings
@@ -75,7 +75,6 @@ class Supervisor(Roster):
         self._standby = Standby()
         self._reload: Reload | None = None
         self._queued_reload: list[int] = []  # who waits for the reload after this one (or after the boot)
-        self._last_tick = -math.inf
 
     @property
     def state(self) -> str:
@@ -234,16 +233,8 @@ class Supervisor(Roster):
     # -- time ----------------------------------------------------------------------------------------------------------
     def tick(self, now: float, beats: Mapping[int, float]) -> None:
         """Time passes. `beats` is when each worker's loop last turned."""
-        stalled = now - self._last_tick > limits.STALLED_S
-        self._last_tick = now
-        for number, at in beats.items():
-            worker = self.workers.get(number)
-            if worker is not None and at > worker.last_beat:
-                worker.last_beat = at
+        self._take_beats(now, beats)
         for worker in list(self.workers.values()):
-            if stalled:
-                # The primary itself did not run (stopped, suspended): the others had no chance to prove themselves.
-                worker.last_beat = max(worker.last_beat, now)
             self._look_at(worker, now)
         self._reconcile(now)
 
@@ -253,16 +244,8 @@ class Supervisor(Roster):
             if state is State.DRAINING and not self.is_fast:
                 self._say("warning", f"worker {worker.number} did not leave within its grace: killed")
             self._kill(worker)
-        elif state is State.READY and silent_s > limits.HEARTBEAT_MISSED_S:
-            worker.move(Event.MISSED)
-            self._do(Close(worker.number))
-            self._say("warning", f"worker {worker.number}: its loop is blocked ({silent_s:.2f} s): routed around")
-            self._do(Stack(worker.number))
-        elif state is State.SILENT and silent_s <= limits.HEARTBEAT_MISSED_S:
-            worker.move(Event.HEARD)
-            self._say("info", f"worker {worker.number}: its loop turns again")
-            if worker.slot is not None:
-                self._do(Open(worker.number, worker.slot))
+        elif self._feel_pulse(worker, now):
+            pass
         elif state is State.SILENT and self.settings.hang_timeout and silent_s >= self.settings.hang_timeout:
             self._kill(worker, stack=True)
             served, _ = self._vacate(worker)  # at once: a process that waits for a disk may not even die

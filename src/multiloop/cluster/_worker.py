@@ -15,15 +15,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import gc
 import logging
 import os
-import resource
-import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,19 +34,18 @@ from ..pool import inside_server
 from ._acceptor import Acceptor
 from ._failure import describe
 from ._intake import Intake
+from ._lifeline import Lifeline
 from ._log_sender import LogSender
 from ._measuring import Measuring
 from ._page import Page
 from ._policy import asks_for_requests
 from ._service import Service, cut, find_factory, finished
 from ._title import set_title
+from ._vitals import answer_stack_signal, capacity, rss_bytes
 
 log = logging.getLogger("multiloop.cluster")
 
-# A real-time signal that glibc, Python and the servers we know leave free; macOS has none.
-STACK_SIGNAL: int = signal.SIGRTMIN + 7 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
 _IGNORED = ("SIGINT", "SIGHUP", "SIGUSR1", "SIGTTIN", "SIGTTOU")  # the primary's, when they hit the whole group
-_RESERVED_DESCRIPTORS = 64  # for the application's own files, at most a quarter of the limit
 _EXIT_NEVER_READY = 3
 _CUT_S = 0.3  # for connections that were cut to be gone
 _LAST_WORDS_S = 0.5  # for what was sent to the primary to be taken
@@ -78,9 +73,8 @@ def main(argv: list[str]) -> int:
     arguments = Arguments.parse(argv)
     page = Page(arguments.page)
     os.set_inheritable(arguments.page, False)
-    lifeline = _Lifeline(arguments.lifeline)
-    faulthandler.enable()
-    faulthandler.register(STACK_SIGNAL, file=page.descriptor, all_threads=True)
+    lifeline = Lifeline(arguments.lifeline)
+    answer_stack_signal(page)
     _take_signals()
     with asyncio.Runner(loop_factory=loop_factory(arguments.loop)) as runner:  # type: ignore[arg-type]
         return runner.run(Worker(arguments, page, lifeline).live())
@@ -95,40 +89,10 @@ def _take_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the spawner held them back until here
 
 
-class _Lifeline:
-    """Notices the death of the primary on a thread of its own, and ends this process if its loop does not."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._descriptor = descriptor
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._callback: Any = None
-        threading.Thread(target=self._watch, name="multiloop-lifeline", daemon=True).start()
-
-    def when_cut(self, loop: asyncio.AbstractEventLoop, callback: Any) -> None:
-        """Call this on the loop when the primary is gone."""
-        self._callback = callback
-        self._loop = loop
-
-    def _watch(self) -> None:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        while not poll.poll():  # nobody writes: there is only the end of file
-            pass
-        if self._loop is None:
-            os._exit(1)  # nothing is served
-        try:
-            self._loop.call_soon_threadsafe(self._callback)
-        except RuntimeError:  # it is at its end anyway
-            pass
-        time.sleep(limits.ORPHAN_GRACE_S)
-        os._exit(1)
-
-
 class Worker:
     """The life of one worker on its loop."""
 
-    def __init__(self, arguments: Arguments, page: Page, lifeline: _Lifeline) -> None:
+    def __init__(self, arguments: Arguments, page: Page, lifeline: Lifeline) -> None:
         self._arguments = arguments
         self._page = page
         self._lifeline = lifeline
@@ -208,7 +172,7 @@ class Worker:
         self._service = service
         asks = asks_for_requests(start.settings.supervisor.policy)
         say_load = self._say_load if asks else None
-        self._intake = Intake(self._loop, self._handoff, service, start.families, say_load)
+        self._intake = Intake(self._loop, self._handoff, service, start.families.__getitem__, say_load)
         self._is_ready = True
         self._watchdog = health.watch()
         self._watchdog.on_wake = lambda: self._page.thread_beat(time.monotonic())  # a side thread can run
@@ -221,7 +185,7 @@ class Worker:
         self._beat()
         if asks:
             self._load_beat()
-        self._channel.send(wire.Ready(_capacity(), description))
+        self._channel.send(wire.Ready(capacity(), description))
 
     def _prepare(self, start: wire.Start) -> None:
         settings = start.settings
@@ -250,7 +214,7 @@ class Worker:
         metrics = self._measuring.metrics(now=now)
         if metrics is not None:
             self._channel.send(metrics)
-        self._channel.send(wire.Report(_rss_bytes(), self._service.statistics(), self._measuring.details()))
+        self._channel.send(wire.Report(rss_bytes(), self._service.statistics(), self._measuring.details()))
 
     def _say_load(self) -> None:
         """Tell a policy that asks how much there is to do here."""
@@ -346,23 +310,3 @@ async def _first_of(timeout_s: float, *waits: Any) -> None:
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
-
-
-def _capacity() -> int:
-    """Return how many connections the limit of descriptors leaves room for."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY:
-        return sys.maxsize
-    try:
-        used = len(os.listdir("/proc/self/fd"))
-    except OSError:
-        used = 32
-    return max(1, limit - used - min(_RESERVED_DESCRIPTORS, limit // 4))
-
-
-def _rss_bytes() -> int:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux: the peak is what there is
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -83,7 +83,7 @@ def watch(threshold: float = BLOCKED_LOOP_S) -> Watchdog:
         before.stop()
     state.watchdog = made = Watchdog(of, threshold, _read_current_request)
     if before is not None:
-        made.callbacks = before.callbacks
+        made.callbacks, made.on_wake = before.callbacks, before.on_wake
     return made
 
 

@@ -82,7 +82,7 @@ class Server(Handle, EventEmitter):
         from ._service import HttpService
 
         try:
-            listening = await provide(options, ServerSide(self._accepted, self._refused, self._end))
+            listening = await provide(options, ServerSide(self._accepted, self._refused, self._end, self.statistics))
             try:
                 address = listening.address
                 name = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else f"unix:{address}"
@@ -124,7 +124,12 @@ class Server(Handle, EventEmitter):
     @staticmethod
     def _serve(service: HttpService, sock: Any) -> None:
         # In a cluster's worker the primary keeps a copy of the connection until its first byte was read.
-        service.adopt(sock, prefix=getattr(sock, "prefix", b""), on_first_byte=getattr(sock, "first_byte", None))
+        service.adopt(
+            sock,
+            prefix=getattr(sock, "prefix", b""),
+            kept=getattr(sock, "kept", False),
+            on_first_byte=getattr(sock, "first_byte", None),
+        )
 
     def _refused(self, sock: _socket.socket) -> None:
         """A connection that came while the server closes: nobody is told."""

@@ -51,6 +51,11 @@ class HandoffSocket:
         """Return the descriptor, for pass_fds and add_reader; -1 when closed."""
         return self.sock.fileno()
 
+    @property
+    def inode(self) -> int:
+        """What tells this end from any other socket."""
+        return os.fstat(self.sock.fileno()).st_ino
+
     def send(self, record: bytes, descriptors: list[int] | None = None) -> bool:
         """Send one record. False: there is no room now (buffer or descriptors in flight), try again later.
 

@@ -100,7 +100,8 @@ class _Program:
         task.add_done_callback(self._main_finished)
         try:
             await self._ended
-            return task.result() if task.done() else None  # main may have been let go (`Hub.let_main_go`)
+            # Main may have been let go (`Hub.let_main_go`), and is cancelled below or was by the end of its server.
+            return task.result() if task.done() and not task.cancelled() else None
         finally:
             here.on_idle = None
             here.fatal = None
@@ -140,8 +141,10 @@ class _Program:
 
     def _main_finished(self, task: asyncio.Task[Any]) -> None:
         self._main_done = True
-        if task.cancelled():
+        if task.cancelled() and self._hub.main_counts:
             self._fatal(asyncio.CancelledError("main was cancelled"))
+        elif task.cancelled():
+            self._maybe_idle()
         elif (error := task.exception()) is not None:
             self._fatal(error)
         else:

@@ -74,6 +74,7 @@ class ServerSide(NamedTuple):
     accepted: Callable[[socket.socket], bool]
     refused: Callable[[socket.socket], None]
     end: Callable[[float | None], Awaitable[Any]]
+    statistics: Callable[[], Any] | None = None  # with `requests` and `active_requests`, where requests are counted
 
 
 class Handed(Protocol):

@@ -1,0 +1,129 @@
+"""The functions and attributes of `multiloop.cluster`.
+
+What lives here: what users call, led to the primary or to the worker that this process is. What must not: either of
+them (`_primary`, `_member`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from ...errors import UsageError
+from ...events import EventEmitter
+from ...loop import ErrorFirst
+from ...pool._machine import usable_cores
+from . import _role
+from ._options import SettingsKeywords
+from ._primary import Primary
+from ._worker import Worker
+
+SCHED_RR = "round_robin"
+SCHED_NONE = "shared"
+
+_POLICY_VARIABLE = "MULTILOOP_CLUSTER_SCHED_POLICY"
+_NODES_WORDS = {"rr": SCHED_RR, "none": SCHED_NONE}
+# What both roles have: the events, and two things that mean the others.
+_OF_BOTH = frozenset({*(name for name in dir(EventEmitter) if not name.startswith("_")), "workers", "broadcast"})
+_OF_PRIMARY = ("settings", "scheduling_policy", "max_connections")
+
+is_worker = _role.role is not None
+is_primary = not is_worker
+
+
+def _make_primary() -> Primary:
+    made = Primary()
+    wanted = os.environ.get(_POLICY_VARIABLE)
+    if wanted:
+        made.scheduling_policy = _NODES_WORDS.get(wanted, wanted)
+    return made
+
+
+def _find_here() -> Any:
+    from . import _member
+
+    return _member.member
+
+
+_here: Any = _find_here() if is_worker else _make_primary()
+
+
+def _primary(what: str) -> Primary:
+    if is_worker:
+        raise UsageError(f"cluster.{what} is the primary's, and this is a worker: ask `cluster.is_primary` first")
+    primary: Primary = _here
+    return primary
+
+
+def find(name: str) -> Any:
+    """Return an attribute of the module."""
+    if name in globals() and not name.startswith("_") and name in _PUBLIC:
+        return globals()[name]
+    if name in _OF_BOTH:
+        return getattr(_here, name)
+    if name in _OF_PRIMARY:
+        return getattr(_primary(name), name)
+    if name == "worker":
+        return _here.worker if is_worker else None
+    raise AttributeError(f"module 'multiloop.cluster' has no attribute {name!r}")
+
+
+def change(name: str, value: Any) -> None:
+    """Set one of the attributes that may be set."""
+    primary = _primary(name)
+    if name == "max_connections":
+        if not isinstance(value, int) or value < 0:
+            raise UsageError(f"cluster.max_connections = {value!r}: a number of connections, 0 for no limit")
+        primary.max_connections = value
+    else:
+        primary.change_policy(_NODES_WORDS.get(value, value) if isinstance(value, str) else value)
+
+
+# --- the primary ------------------------------------------------------------------------------------------------------
+def fork(env: Mapping[str, str] | None = None) -> Worker:
+    """Start a worker, at once: this program again, from its command line. Returns the `Worker`.
+
+    Its id is in its environment until it imports multiloop; there `cluster.is_worker` is true. Its channel is read when
+    the loop runs, here and there. Once the program ends or `cluster.disconnect()` was called, no worker is started: what
+    is returned is dead, and the log says so once. So the usual line `exit → fork` does not fight the end.
+
+    Args:
+        env: variables for it, beside those of this process.
+
+    Raises:
+        UsageError: this is a worker; or this program cannot be started again (it is typed in), see `setup_primary`.
+        OSError: no descriptor is left.
+    """
+    return _primary("fork()").fork(env)
+
+
+def setup_primary(**settings: Unpack[SettingsKeywords]) -> None:
+    """Change how the next workers are started (`Settings` says what there is). What is not named stays.
+
+    'setup' (settings) is emitted with every call, and with every fork, in the next turn of the loop.
+    """
+    _primary("setup_primary()").setup_primary(**settings)
+
+
+def disconnect(grace: float | None = None, *, callback: ErrorFirst | None = None) -> Any:
+    """Let all workers go, as `worker.disconnect(grace)`. An operation that is done when they are gone.
+
+    Meanwhile nobody is forked (see `fork`).
+    """
+    return _primary("disconnect()").disconnect(grace, callback)
+
+
+async def wait() -> None:
+    """Wait until there is no worker left: `multiloop.run(cluster.wait)`."""
+    await _primary("wait()").wait()
+
+
+def cpu_count() -> int:
+    """Return how many cores this process may use: its affinity, cut by the CPU quota of its control group."""
+    return usable_cores()
+
+
+_PUBLIC = frozenset(
+    {"SCHED_RR", "SCHED_NONE", "is_primary", "is_worker", "fork", "setup_primary", "disconnect", "wait", "cpu_count"}
+)
