@@ -51,6 +51,7 @@ class Hub:
         "completions",
         "fatal",
         "handles",
+        "is_ending",
         "loop",
         "main_counts",
         "on_idle",
@@ -63,6 +64,7 @@ class Hub:
         self.loop = loop
         self.refs = 0
         self.main_counts = True
+        self.is_ending = False  # set by run: the program ends, everything is being closed
         self.handles: set[Handle] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ticks: deque[tuple[Callback, tuple[Any, ...], contextvars.Context]] = deque()

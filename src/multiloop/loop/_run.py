@@ -103,6 +103,7 @@ class _Program:
             # Main may have been let go (`Hub.let_main_go`), and is cancelled below or was by the end of its server.
             return task.result() if task.done() and not task.cancelled() else None
         finally:
+            here.is_ending = True
             here.on_idle = None
             here.fatal = None
             here.close_handles()

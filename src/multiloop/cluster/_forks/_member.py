@@ -438,6 +438,8 @@ class Member(EventEmitter):
     def _leave_at_once(self) -> None:
         """Nobody is at the other end any more, or this worker kills itself: end with exit code 0, whatever runs."""
         hub = self.hub
+        if hub is not None and hub.is_ending:
+            return  # it does so already, with an exit code of its own
         if hub is None or hub.fatal is None:
             _exit_now()
         else:
