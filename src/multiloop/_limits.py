@@ -90,9 +90,8 @@ MAX_DUPLICATES = 4096  # connections the primary keeps a copy of until their fir
 MAX_UNDECIDED = 1024  # connections whose head is being read, or that wait for a certain worker (sticky).
 LISTENER_LINGER_S = 10.0  # a forking program's listener whose last worker died stays open for the next one.
 LEAVE_S = 0.5  # what workers of a forking program may take to leave once it has ended.
-RELAY_HIGH_WATER_BYTES = (
-    4 * 1024 * 1024
-)  # of messages between workers, waiting for one that takes nothing; then it is said,
+ANSWERER_COMES_S = 2.0  # how long a request waits for a 'request' listener where nobody listens: programs start.
+RELAY_HIGH_WATER_BYTES = 4 * 1024 * 1024  # of messages between workers, for one that takes nothing; then it is said,
 RELAY_MAX_BYTES = 64 * 1024 * 1024  # and above this they are dropped, and that is said, too.
 NOBODY_READY_S = 5.0  # a request whose head was read waits this long for any worker; then it gets a 503.
 LOAD_INTERVAL_S = 0.01  # how often a worker says how many requests it has, for policies that ask.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("multiloop.cluster")
 
 
-
 class Lookout:
     """Sees the applications of a primary; with an observer, tells it everything and has workers measure for good."""
 

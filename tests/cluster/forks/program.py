@@ -70,8 +70,11 @@ class Program:
 
     def line(self, seconds: float = 30.0) -> str:
         """The next line that it prints."""
-        found = self._queue.get(timeout=seconds)
-        assert found is not None, f"it ended: {self.err}"
+        try:
+            found = self._queue.get(timeout=seconds)
+        except queue.Empty:
+            raise AssertionError(f"nothing more is said: {self.lines}\n{self.err}") from None
+        assert found is not None, f"it ended: {self.lines}\n{self.err}"
         self.lines.append(found)
         return found
 

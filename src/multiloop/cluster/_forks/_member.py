@@ -356,8 +356,12 @@ class Member(EventEmitter):
         """Somebody listens, or no more."""
         self.parent.count()
         self.parent.heard_now()
-        if self._kept and self.hub is not None:
+        if self.hub is None:
+            return
+        if self._kept:
             self.hub.loop.call_soon(self._deliver_kept)
+        for talk in (self.worker, *self.workers.values()):
+            talk.answer_waiting()
 
     def _listeners_changed(self, name: Any, count: int) -> None:
         self.listeners_changed()

@@ -6,7 +6,7 @@ What lives here: `Peer`. What must not: the way, which leads through the primary
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..._wire import forks as wire
@@ -88,6 +88,11 @@ class Peer(Talk):
 
     def _who(self) -> str:
         return f"worker {self.id}"
+
+    def _answerer(self) -> Callable[[Any], Any] | None:
+        if not self.listener_count("request") and (listeners := self._member.worker.listeners("request")):
+            return listeners[0]
+        return super()._answerer()
 
     def _listeners_changed(self, name: Any, count: int) -> None:
         self._member.listeners_changed()

@@ -381,9 +381,11 @@ class Primary(EventEmitter):
             self.hub.call(self.emit, "drop", addresses)
 
     def _listeners_changed(self, name: Any, count: int) -> None:
-        if name == "message" and count:
-            for worker in self.workers.values():
+        for worker in self.workers.values():
+            if name == "message" and count:
                 worker.process.heard_now()
+            elif name == "request":
+                worker.answer_waiting()
 
 
 class _Keeper(Handle):

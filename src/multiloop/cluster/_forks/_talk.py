@@ -5,15 +5,18 @@ the way (`_send_frame`, given by the subclasses).
 
 * The first 'request' listener answers: what it returns is the reply, awaited if need be. An exception that it raises is
   raised at the asker, with the traceback of where it happened. Listeners on `cluster` get who asks first.
+* A request that comes before anybody listens waits for a listener for a moment (`ANSWERER_COMES_S`): programs start.
 * A request whose other end goes away fails: nobody waits for ever.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from ... import _limits as limits
 from ..._wire import forks as wire
 from ..._wire.frames import Buffer, Frame, dumps, loads, snapshot
 from ...errors import ChannelClosed, Unanswered
@@ -28,6 +31,7 @@ class Talk(EventEmitter):
     cluster: EventEmitter  # where listeners are looked for that are not here
     _asked: dict[int, AnyOperation[Any]] | None = None
     _next_request: int = 1
+    _unanswered: dict[int, tuple[Buffer, Sequence[Buffer]]] | None = None  # requests that nobody listened for so far
 
     # -- for subclasses ------------------------------------------------------------------------------------------------
     def _send_frame(self, kind: int, body: bytes, buffers: Sequence[Buffer] = ()) -> bool:
@@ -108,15 +112,25 @@ class Talk(EventEmitter):
         else:
             op._succeed(value)
 
+    def _answerer(self) -> Callable[[Any], Any] | None:
+        """Return who answers."""
+        if listeners := self.listeners("request"):
+            return listeners[0]
+        if listeners := self.cluster.listeners("request"):
+            return partial(listeners[0], self)
+        return None
+
     def _answer(self, number: int, body: Buffer, buffers: Sequence[Buffer]) -> None:
+        answerer = self._answerer()
+        if answerer is None:
+            waiting = self._unanswered
+            if waiting is None:
+                waiting = self._unanswered = {}
+            waiting[number] = (body, buffers)
+            hub().loop.call_later(limits.ANSWERER_COMES_S, self._give_up, number)
+            return
         try:
-            value = loads(body, buffers)
-            if listeners := self.listeners("request"):
-                result = listeners[0](value)
-            elif listeners := self.cluster.listeners("request"):
-                result = listeners[0](self, value)
-            else:
-                raise Unanswered("nobody listens for 'request' there: worker.on('request', handler)")
+            result = answerer(loads(body, buffers))
         except Exception as error:
             self._reply_failure(number, error)
             return
@@ -124,6 +138,17 @@ class Talk(EventEmitter):
             hub().adopt(self._answer_later(number, result))
         else:
             self._reply(number, result)
+
+    def _give_up(self, number: int) -> None:
+        if self._unanswered is not None and self._unanswered.pop(number, None) is not None:
+            self._reply_failure(number, Unanswered("nobody listens for 'request' there: worker.on('request', handler)"))
+
+    def answer_waiting(self) -> None:
+        """Somebody listens for requests: answer those that came before."""
+        if self._unanswered and self._answerer() is not None:
+            waiting, self._unanswered = self._unanswered, None
+            for number, (body, buffers) in waiting.items():
+                hub().loop.call_soon(self._answer, number, body, buffers)
 
     async def _answer_later(self, number: int, result: Any) -> None:
         try:

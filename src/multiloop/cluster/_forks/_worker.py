@@ -210,6 +210,8 @@ class Worker(Talk):
     def _listeners_changed(self, name: Any, count: int) -> None:
         if name == "message" and count:
             self.process.heard_now()
+        elif name == "request":
+            self.answer_waiting()
 
     def tell(self, name: str, *args: Any) -> None:
         """Emit an event here and on the cluster."""
