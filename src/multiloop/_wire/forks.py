@@ -3,8 +3,8 @@
 What lives here: the kinds of frames, and the messages of the control frames (named tuples, told apart by their type).
 What must not: sockets, and what is done with a message. Connections travel in the records of `messages`.
 
-    worker → primary   Online  Attached  Ask  Join  Leave  Leaving  (Report of `messages`)
-    primary → worker   Welcome  Listening  Drain  Peers  Congested  (Listen of `messages`)
+    worker → primary   Online  Attached  Ask  Join  Leave  Leaving  LockAsk  CounterAsk  (Report of `messages`)
+    primary → worker   Welcome  Listening  Drain  Peers  Congested  LockTold  CounterTold  (Listen of `messages`)
     both               REQUEST  REPLY  FAILURE  RELAY (any of the others, from worker to worker)
 
 The user's own messages are the frames 0 and 1 of a child's channel. So nothing that a user sends can be mistaken for
@@ -93,6 +93,20 @@ class Leaving(NamedTuple):
     at_once: bool = False  # it kills itself
 
 
+class LockAsk(NamedTuple):
+    """A word about a named lock; answered with LockTold, a release with nothing."""
+
+    word: str  # request | release | query
+    about: Any  # a `worker_threads._lock_table.Request`, or a key
+
+
+class CounterAsk(NamedTuple):
+    """Where is the counter of this name? Answered with CounterTold."""
+
+    number: int  # of the question
+    name: str
+
+
 class Load(NamedTuple):
     """The statistics of a worker's Report."""
 
@@ -117,6 +131,22 @@ class Listening(NamedTuple):
     address: Any = None
     family: int = 0
     error: BaseException | None = None  # an OSError, or what cannot be asked for
+
+
+class LockTold(NamedTuple):
+    """What was decided about a lock, or (snapshot) how all of them stand."""
+
+    key: tuple[int, int]
+    word: str  # granted | unavailable | stolen | snapshot
+    about: Any = None
+
+
+class CounterTold(NamedTuple):
+    """A counter's place in the buffer whose descriptor comes along."""
+
+    number: int
+    place: int = -1
+    error: BaseException | None = None
 
 
 class Drain(NamedTuple):

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from ._forks._api import (
         SCHED_NONE,
         SCHED_RR,
+        counter,
         cpu_count,
         disconnect,
         fork,
         setup_primary,
         wait,
     )
+    from ._forks._counters import Counter
+    from ._forks._locks import Locks
     from ._forks._options import Settings
     from ._forks._peer import Peer
     from ._forks._self import OwnEnd
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     workers: dict[int, Any]
     worker: OwnEnd | None
     scheduling_policy: Any
+    locks: Locks
     max_connections: int
     broadcast: Callable[[Any], int]
     emit: Callable[..., bool]
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHED_NONE",
     "SCHED_RR",
+    "Counter",
     "LeastConnections",
     "LeastRequests",
     "ListeningAddress",
@@ -67,6 +72,7 @@ __all__ = [
     "Sticky",
     "Worker",
     "broadcast",
+    "counter",
     "cpu_count",
     "disconnect",
     "emit",
@@ -74,6 +80,7 @@ __all__ = [
     "is_primary",
     "is_worker",
     "listener_count",
+    "locks",
     "max_connections",
     "off",
     "on",
@@ -87,6 +94,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Counter": "_forks._counters",
     "LeastConnections": "_policy",
     "LeastRequests": "_policy",
     "ListeningAddress": "_forks._worker",

@@ -14,7 +14,7 @@ import pickle
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import LockStolen
 from ..loop import AnyOperation, ErrorFirst, begin
@@ -40,6 +40,13 @@ class LockSnapshot(NamedTuple):
     pending: list[LockInfo]
 
 
+class Desk(Protocol):
+    """Where a lock is let go."""
+
+    def release(self, key: Key) -> None:
+        """It is let go."""
+
+
 class Lock:
     """A lock that `locks.request` gave. Leave its `async with`, or call `release()`. False when it was not available.
 
@@ -48,7 +55,7 @@ class Lock:
 
     __slots__ = ("__weakref__", "_desk", "_key", "is_stolen", "mode", "name")
 
-    def __init__(self, desk: LockDesk, key: Key | None, name: str, mode: str) -> None:
+    def __init__(self, desk: Desk, key: Key | None, name: str, mode: str) -> None:
         self._desk = desk
         self._key = key
         self.name = name

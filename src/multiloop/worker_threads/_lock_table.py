@@ -1,6 +1,7 @@
 """Who holds which lock, who waits: the rules, without any I/O.
 
-What lives here: `LockTable`, used by the main place only. What must not: where requests come from.
+What lives here: `LockTable`, used by the main place only, and by a cluster's primary. What must not: where requests
+come from.
 
 Rules
 * First come, first served. Neighbours in the queue that ask for "shared" hold it together; "exclusive" holds it alone.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 from collections import deque
 from typing import Literal, NamedTuple
+
+from ..errors import UsageError
 
 Mode = Literal["exclusive", "shared"]
 Key = tuple[int, int]
@@ -27,6 +30,16 @@ class Request(NamedTuple):
     mode: str
     if_available: bool = False
     steal: bool = False
+
+
+def check_request(name: object, mode: object, if_available: bool, steal: bool) -> None:
+    """Raise TypeError or UsageError for a request that cannot be meant as it is."""
+    if not isinstance(name, str):
+        raise TypeError(f"locks.request() takes the name of a lock, not {type(name).__name__}")
+    if mode not in ("exclusive", "shared"):
+        raise UsageError(f"locks.request(mode={mode!r}): use 'exclusive' or 'shared'")
+    if steal and (if_available or mode != "exclusive"):
+        raise UsageError("locks.request(steal=True) is for exclusive locks, and never waits: no if_available")
 
 
 class Verdict(NamedTuple):

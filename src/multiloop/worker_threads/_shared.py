@@ -262,8 +262,11 @@ class SharedBuffer(mmap.mmap):
 
 
 def _received(position: int, reserved: Member | None) -> SharedBuffer:
-    transit = receiving()
-    fd = transit.take(position)
+    return open_shared(receiving().take(position), reserved)
+
+
+def open_shared(fd: int, reserved: Member | None = None) -> SharedBuffer:
+    """Return the buffer behind a descriptor, which is taken over. Raises FrameError for one that could be shrunk."""
     try:
         if not _memory.is_sealed(fd):
             raise FrameError("a received SharedBuffer is not sealed: its maker could shrink it under our feet")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import UsageError
 from ..loop import ErrorFirst
 from ._crossing import exchange_of
 from ._lock_desk import Lock as Lock
 from ._lock_desk import LockDesk
 from ._lock_desk import LockInfo as LockInfo
 from ._lock_desk import LockSnapshot as LockSnapshot
-from ._lock_table import Mode
+from ._lock_table import Mode, check_request
 from ._place import current
 
 __all__ = ["Lock", "LockInfo", "LockSnapshot", "query", "request"]
@@ -40,12 +39,7 @@ def request(
         steal: take it from whoever holds it; they learn of it by `lock.is_stolen`, and LockStolen at the end of their
             `async with`.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"locks.request() takes the name of a lock, not {type(name).__name__}")
-    if mode not in ("exclusive", "shared"):
-        raise UsageError(f"locks.request(mode={mode!r}): use 'exclusive' or 'shared'")
-    if steal and (if_available or mode != "exclusive"):
-        raise UsageError("locks.request(steal=True) is for exclusive locks, and never waits: no if_available")
+    check_request(name, mode, if_available, steal)
     return _desk().request(name, mode, if_available, steal, callback)
 
 

@@ -9,7 +9,7 @@ same machinery below (dealing, doors, policies, pages, the supervisor) and anoth
     _board                               the listeners that workers asked for
     _member  _self                       the worker, and its own end
     _reception  _handed  _routes  _asyncio_server     its listeners, connections, and everybody's `create_server`
-    _talk  _relay                        requests and replies; messages between workers
-    _locks  _counters                    what all of them share
-    _supervision                         the supervisor of `serve`, programmable
+    _talk  _neighbours  _peer  _relay    requests and replies; messages between workers
+    _sharing  _locks  _counters          what all of them share
+    _flock                               who may have connections (pure)
 """

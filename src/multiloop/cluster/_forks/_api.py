@@ -64,6 +64,8 @@ def find(name: str) -> Any:
         return getattr(_here, name)
     if name in _OF_PRIMARY:
         return getattr(_primary(name), name)
+    if name == "locks":
+        return _here.shares.locks
     if name == "worker":
         return _here.worker if is_worker else None
     raise AttributeError(f"module 'multiloop.cluster' has no attribute {name!r}")
@@ -119,11 +121,32 @@ async def wait() -> None:
     await _primary("wait()").wait()
 
 
+def counter(name: str, *, callback: ErrorFirst | None = None) -> Any:
+    """Find a counter that the primary and all workers share, by its name: an operation that gives a `Counter`.
+
+    A new one begins with 0. Raises LimitError when there are 4096, ChannelClosed in a worker without a primary.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"cluster.counter() takes a name, not {type(name).__name__}")
+    return _here.shares.counter(name, callback)
+
+
 def cpu_count() -> int:
     """Return how many cores this process may use: its affinity, cut by the CPU quota of its control group."""
     return usable_cores()
 
 
 _PUBLIC = frozenset(
-    {"SCHED_RR", "SCHED_NONE", "is_primary", "is_worker", "fork", "setup_primary", "disconnect", "wait", "cpu_count"}
+    {
+        "SCHED_RR",
+        "SCHED_NONE",
+        "is_primary",
+        "is_worker",
+        "fork",
+        "setup_primary",
+        "disconnect",
+        "wait",
+        "cpu_count",
+        "counter",
+    }
 )

@@ -20,17 +20,14 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from typing import Any
 
 from ... import _limits as limits
 from ... import child_process, health
 from ..._wire import forks as wire
 from ..._wire import messages
-from ..._wire.frames import MESSAGE, Frame, dumps, encode, loads, snapshot
+from ..._wire.frames import MESSAGE, Frame, dumps, encode, snapshot
 from ...child_process import Parent
-from ...child_process._handles import discard, take
-from ...child_process._messaging import WITH_HANDLE
 from ...errors import ChannelClosed
 from ...events import EventEmitter
 from ...ipc._handoff import HandoffSocket
@@ -41,6 +38,7 @@ from .._intake import Intake
 from .._lifeline import Lifeline
 from .._page import Page
 from .._vitals import answer_stack_signal, capacity, rss_bytes
+from ._neighbours import Neighbours
 from ._peer import Peer
 from ._reception import Entrance, Reception
 from ._role import Role
@@ -49,7 +47,6 @@ from ._self import OwnEnd
 log = logging.getLogger("multiloop.cluster")
 
 _LAST_WORDS_S = 0.5  # for connections that go back to be taken
-_KEPT_MESSAGES = 256  # of other workers, until somebody listens
 
 member: Member | None = None
 
@@ -70,7 +67,7 @@ class Member(EventEmitter):
     def __init__(self, role: Role, parent: Parent) -> None:
         self.id = role.id
         self.parent = parent
-        self.workers: dict[int, Peer] = {}
+        self.neighbours = Neighbours(self)
         self.worker = OwnEnd(self, role.id, parent)
         self.hub: Hub | None = None
         self._page = Page(role.page)
@@ -80,10 +77,10 @@ class Member(EventEmitter):
         self._questions: dict[int, asyncio.Future[tuple[wire.Listening, int]]] = {}
         self._next_question = 1
         self._kinds: dict[wire.Wanted, tuple[int, set[int]]] = {}  # of listeners: the next number, those that are open
-        self._kept: deque[tuple[Peer, Any, Any]] = deque()  # messages of other workers, until somebody listens
         self._attached = asyncio.Event()  # the loop runs, and the channel is read
         self._beats = 0
         self._welcome = wire.Welcome(False, False)
+        self._shares: Any = None
         self._leaving: asyncio.Task[None] | None = None
         self._dies = False
         parent.mirror = self.worker
@@ -124,7 +121,7 @@ class Member(EventEmitter):
             self._leave_at_once()
             return
         channel.handlers[wire.CONTROL] = self._controlled
-        channel.handlers[wire.RELAY] = self._relayed
+        channel.handlers[wire.RELAY] = self.neighbours.relayed
         for kind in (wire.REQUEST, wire.REPLY, wire.FAILURE):
             channel.handlers[kind] = self.worker._talk
         self._lifeline.when_cut(of.loop, self._leave_at_once)
@@ -283,51 +280,31 @@ class Member(EventEmitter):
         elif isinstance(message, wire.Drain):
             self._drain(message)
         elif isinstance(message, wire.Peers):
-            self._peers_changed(message)
+            self.neighbours.changed(message)
         elif isinstance(message, wire.Congested):
             if (peer := self.workers.get(message.worker)) is not None:
                 peer.congested(message.is_congested)
+        elif isinstance(message, wire.LockTold | wire.CounterTold):
+            self.shares.heard(message, descriptors)
         elif isinstance(message, wire.Welcome):
             self._welcome = message
             if message.asks_for_requests:
                 self._load_beat()
 
-    def _peers_changed(self, news: wire.Peers) -> None:
-        for number in news.added:
-            self.workers.setdefault(number, Peer(self, number))
-        for number in news.removed:
-            if (peer := self.workers.pop(number, None)) is not None:
-                peer.gone(ChannelClosed(f"worker {number} is gone"))
+    @property
+    def shares(self) -> Any:
+        """This worker's end of locks and counters (`_sharing.WorkerShares`)."""
+        if self._shares is None:
+            from ._sharing import WorkerShares
+
+            self._shares = WorkerShares(self.id, self._say, lambda: self.parent.connected)
+        return self._shares
 
     # -- other workers -------------------------------------------------------------------------------------------------
-    def _relayed(self, frame: Frame) -> None:
-        sender, _, kind, body = wire.unpack_relay(frame.body)
-        peer = self.workers.get(sender) or Peer(self, sender)
-        if kind in (wire.REQUEST, wire.REPLY, wire.FAILURE):
-            peer._talk(Frame(kind, body, frame.buffers))
-            return
-        value, handle = loads(body, frame.buffers), None
-        if kind == WITH_HANDLE:
-            what, value = value
-            handle = take(what, frame.descriptors[0])
-        if self._wants_message_of(peer):
-            self._tell_message(peer, value, handle)
-        elif len(self._kept) < _KEPT_MESSAGES:
-            self._kept.append((peer, value, handle))
-        else:
-            log.warning(
-                "a message of worker %d was dropped: %d wait already, and nobody listens", sender, len(self._kept)
-            )
-            discard(handle)
-
-    def _wants_message_of(self, peer: Peer) -> bool:
-        return any(each.listener_count("message") for each in (peer, self.worker, self))
-
-    def _tell_message(self, peer: Peer, value: Any, handle: Any) -> None:
-        hub = self._hub
-        hub.call(peer.emit, "message", value, handle)
-        hub.call(self.worker.emit, "message", value, handle)
-        hub.call(self.emit, "message", peer, value, handle)
+    @property
+    def workers(self) -> dict[int, Peer]:
+        """The other workers, by id."""
+        return self.neighbours.peers
 
     def broadcast(self, message: Any) -> int:
         """Send a value to all other workers; returns how many there are."""
@@ -358,21 +335,12 @@ class Member(EventEmitter):
         self.parent.heard_now()
         if self.hub is None:
             return
-        if self._kept:
-            self.hub.loop.call_soon(self._deliver_kept)
+        self.neighbours.listeners_changed(self.hub)
         for talk in (self.worker, *self.workers.values()):
             talk.answer_waiting()
 
     def _listeners_changed(self, name: Any, count: int) -> None:
         self.listeners_changed()
-
-    def _deliver_kept(self) -> None:
-        for _ in range(len(self._kept)):
-            peer, value, handle = self._kept.popleft()
-            if self._wants_message_of(peer):
-                self._tell_message(peer, value, handle)
-            else:
-                self._kept.append((peer, value, handle))
 
     # -- leaving -------------------------------------------------------------------------------------------------------
     def leave(self, message: wire.Leaving) -> None:
@@ -429,9 +397,9 @@ class Member(EventEmitter):
         self._questions.clear()
         gone = ChannelClosed("the primary is gone, or this worker has disconnected")
         self.worker._fail_requests(gone)
-        for peer in self.workers.values():
-            peer.gone(gone)
-        self.workers.clear()
+        if self._shares is not None:
+            self._shares.lost(gone)
+        self.neighbours.lost(gone)
         if hasattr(self, "reception") and self.reception.intake is not None:
             self.reception.intake.close()
         if self.hub is not None:

@@ -63,6 +63,7 @@ class Primary(EventEmitter):
         self._said_stopping = False
         self._waiters: list[AnyOperation[None]] = []
         self._keeper: _Keeper | None = None
+        self._shares: Any = None
         on_new_hub(self._loop_runs)
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -201,6 +202,8 @@ class Primary(EventEmitter):
             self.act()
         elif isinstance(message, wire.Leaving):
             self.drain(worker, message.grace_s, at_once=message.at_once)
+        elif isinstance(message, wire.LockAsk | wire.CounterAsk):
+            self.shares.heard(worker, message)
 
     @property
     def _hub(self) -> Hub:
@@ -232,6 +235,15 @@ class Primary(EventEmitter):
     def relay(self, worker: Worker, frame: Frame) -> None:
         """A worker sends to another one."""
         self.relays.pass_on(worker, frame)
+
+    @property
+    def shares(self) -> Any:
+        """The primary's end of locks and counters (`_sharing.PrimaryShares`)."""
+        if self._shares is None:
+            from ._sharing import PrimaryShares
+
+            self._shares = PrimaryShares(self)
+        return self._shares
 
     def _roster_changed(self, came: Worker | None = None, left: Worker | None = None) -> None:
         """Tell the workers about each other."""
@@ -302,6 +314,8 @@ class Primary(EventEmitter):
         self.dealer.bury(worker.id)
         self.board.gone(worker.id, linger=died)
         self.flock.exited(worker.id, how, time.monotonic())
+        if self._shares is not None:
+            self._shares.gone(worker.id)
         self.act()
         self._roster_changed(left=worker)
 
