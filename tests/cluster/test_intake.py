@@ -37,7 +37,7 @@ class Scene:
     def __init__(self, family: int) -> None:
         self.primary, theirs = handoff_pair()
         self.service = FakeService()
-        self.intake = Intake(asyncio.get_running_loop(), theirs, self.service, (family,))  # type: ignore[arg-type]
+        self.intake = Intake(asyncio.get_running_loop(), theirs, self.service, (family,).__getitem__)  # type: ignore[arg-type]
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
 
     def hand_over(self, *ids: int) -> None:
