@@ -68,7 +68,7 @@ class Program:
         for line in self.process.stderr:
             self.err += line
 
-    def line(self, seconds: float = 30.0) -> str:
+    def line(self, seconds: float = 60.0) -> str:
         """The next line that it prints."""
         try:
             found = self._queue.get(timeout=seconds)
@@ -78,14 +78,14 @@ class Program:
         self.lines.append(found)
         return found
 
-    def until(self, start: str, seconds: float = 30.0) -> str:
+    def until(self, start: str, seconds: float = 60.0) -> str:
         """The next line that begins so, without its beginning."""
         while True:
             line = self.line(seconds)
             if line.startswith(start):
                 return line[len(start) :].strip()
 
-    def ended(self, seconds: float = 30.0) -> Ended:
+    def ended(self, seconds: float = 90.0) -> Ended:
         """Wait for its end."""
         code = self.process.wait(seconds)
         for thread in self._threads:
