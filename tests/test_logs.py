@@ -137,14 +137,14 @@ def test_access_lines_have_every_field_and_escape_the_target() -> None:
         """
         logs.configure(LogSettings(level="error"), worker=1)
         access = logs.access_logger()
-        access("10.0.0.1:5", "GET", '/a"\\x1b\\n\\\\' + "y" * 9000, "1.1", 200, 13, 0.0123)
+        access(logs.Access("10.0.0.1:5", "GET", '/a"\\x1b\\n\\\\' + "y" * 9000, "1.1", 200, 13, 0.0123, "a-1"))
         logs.configure(LogSettings(format="json"), worker=1)
-        logs.access_logger()("10.0.0.1:5", "GET", "/a\\n", "1.1", 404, 13, 0.0123)
+        logs.access_logger()(logs.Access("10.0.0.1:5", "GET", "/a\\n", "1.1", 404, 13, 0.0123, "a-2"))
         """
     )
     text, as_json = done.stderr.splitlines()
     assert r'10.0.0.1:5 "GET /a\x22\x1b\x0a\x5cyyy' in text
-    assert text.endswith('... HTTP/1.1" 200 13 12.3ms')
+    assert text.endswith('... HTTP/1.1" 200 13 12.3ms a-1')
     assert len(text) < MAX_LOG_MESSAGE_CHARS + 200
     found = json.loads(as_json)
     assert found.pop("time")
@@ -160,6 +160,7 @@ def test_access_lines_have_every_field_and_escape_the_target() -> None:
         "status": 404,
         "bytes": 13,
         "duration": 0.0123,
+        "request_id": "a-2",
     }
 
 
@@ -226,7 +227,7 @@ def test_a_configuration_of_the_user_s_is_used(tmp_path: Path, name: str, text: 
         """
         logs.configure(LogSettings(config=sys.argv[1]), worker=2)
         logging.getLogger("multiloop").info("hello %s", "you")
-        logs.access_logger()("c", "GET", "/\\n", "1.1", 200, 5, 0.001)
+        logs.access_logger()(logs.Access("c", "GET", "/\\n", "1.1", 200, 5, 0.001, "a-3"))
         """,
         str(tmp_path / name),
     )
@@ -449,3 +450,83 @@ def test_no_thread_runs_before_the_first_line(tmp_path: Path) -> None:
     assert (tmp_path / "a.log").read_text() == "line\n"
     assert not [thread for thread in threading.enumerate() if thread.name == "multiloop-logs"]
     assert _log_sink._takes(0, 0.0) in (True, False)
+
+
+# --- standard output and error of a worker ------------------------------------------------------------------------
+def test_print_never_waits_for_a_reader_that_does_not_read() -> None:
+    reader, writer = os.pipe()  # nobody ever reads
+    code = """
+        logs.configure(LogSettings(file=os.devnull))
+        logs.queue_streams()
+        slowest = 0.0
+        for number in range(10_000):
+            began = time.perf_counter()
+            print("x" * 1000)
+            slowest = max(slowest, time.perf_counter() - began)
+        print(slowest, file=sys.stderr)
+        """
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", START + "import os\n" + textwrap.dedent(code)],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=60,
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert child.returncode == 0
+    assert float(child.stderr) < 0.25  # a machine under load may pause a thread; a blocked write would take for ever
+
+
+def test_what_is_printed_comes_out_whole_and_in_order() -> None:
+    done = run(
+        """
+        import os
+        logs.configure(LogSettings())
+        logs.queue_streams()
+        logs.queue_streams()
+        for number in range(500):
+            print("line", number)
+        sys.stdout.buffer.write(b"bytes\\n")
+        sys.stdout.write("no end")
+        print("problem", file=sys.stderr)
+        assert sys.stdout.fileno() == 1
+        assert not sys.stdout.isatty()
+        """
+    )
+    assert done.returncode == 0
+    assert done.stdout == "".join(f"line {number}\n" for number in range(500)) + "bytes\nno end"
+    assert done.stderr == "problem\n"
+
+
+def test_a_closed_standard_output_and_a_stream_of_the_program_s_own_are_no_trouble() -> None:
+    done = run(
+        """
+        import io, os
+        logs.configure(LogSettings())
+        sys.stdout = mine = io.StringIO()
+        logs.queue_streams()
+        assert sys.stdout is mine
+        os.close(2)
+        for _ in range(100):
+            print("lost", file=sys.stderr)
+        """
+    )
+    assert done.returncode == 0
+    done = run(
+        """
+        import os
+        reader, writer = os.pipe()
+        os.dup2(writer, 1)
+        os.close(reader)
+        os.close(writer)
+        logs.configure(LogSettings())
+        logs.queue_streams()
+        for _ in range(100):
+            print("lost")
+        """
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,7 +1,7 @@
 """What a line of the log looks like: escaping, and the text and JSON forms of a record.
 
-What lives here: `escape`, `quoted`, `TextFormatter`, `JsonFormatter`, and who this process is (`identify`). What must
-not: which loggers there are (`logs`), writing (`_log_sink`).
+What lives here: `escape`, `quoted`, `TextFormatter`, `JsonFormatter`, who this process is (`identify`) and which request
+a record belongs to (`request_id`). What must not: which loggers there are (`logs`), writing (`_log_sink`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
+from contextvars import ContextVar
 from typing import Any
 
 from ._limits import MAX_LOG_DETAIL_CHARS, MAX_LOG_MESSAGE_CHARS
@@ -51,6 +53,20 @@ def _detail(record: logging.LogRecord, formatter: logging.Formatter) -> str:
         half = MAX_LOG_DETAIL_CHARS // 2
         text = f"{text[:half]}\n... ({len(text) - 2 * half} more characters)\n{text[-half:]}"
     return text
+
+
+# --- the request ------------------------------------------------------------------------------------------------------
+request_id: ContextVar[str | None] = ContextVar("multiloop.request_id", default=None)
+"""The id of the request that this code works for; set by the server where somebody will read it (see `logs`)."""
+
+
+def trace() -> tuple[str, str] | None:
+    """Return the ids of the current trace and span, in hex; None when there is none, or nobody traces."""
+    module = sys.modules.get("opentelemetry.trace")
+    if module is None:
+        return None
+    context = module.get_current_span().get_span_context()
+    return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
 
 
 # --- formatters ---------------------------------------------------------------------------------------------------
@@ -98,8 +114,13 @@ class Stamp:
         return f"{self._prefix}{int((now - second) * 1000):03d}Z"
 
 
+def _request_of(record: logging.LogRecord) -> str | None:
+    """The request's id: what the record says, else that of the code which logs."""
+    return getattr(record, "request_id", None) or request_id.get()
+
+
 class TextFormatter(logging.Formatter):
-    """`TIME LEVEL WHO (PID): message`, then the traceback or detail, indented by four spaces."""
+    """`TIME LEVEL WHO (PID): [REQUEST] message`, then the traceback or detail, indented by four spaces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,6 +129,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line, and below it what is indented."""
         name = "" if record.name.startswith("multiloop") else f"{record.name}: "
+        if (served := _request_of(record)) is not None:
+            name = f"[{served}] {name}"
         message = escape(name + record.getMessage())
         line = f"{self._stamp(record.created)} {record.levelname:<8} {who()}: {message}"
         detail = _detail(record, self)
@@ -117,7 +140,10 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, worker, pid, message, what `extra=` gave, and detail for a traceback."""
+    """One JSON object: time, level, logger, worker, pid, message, request_id, what `extra=` gave, detail for a traceback.
+
+    Where OpenTelemetry is loaded and a span is current: trace_id and span_id.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,6 +161,10 @@ class JsonFormatter(logging.Formatter):
         }
         if _label:
             fields["app"] = _label
+        if (served := _request_of(record)) is not None:
+            fields["request_id"] = served
+        if (ids := trace()) is not None:
+            fields["trace_id"], fields["span_id"] = ids
         for key, value in record.__dict__.items():
             if key not in _STANDARD and key not in fields:
                 fields[key] = value[:MAX_LOG_MESSAGE_CHARS] if isinstance(value, str) else value

@@ -37,16 +37,17 @@ _DEFERRED_BYTES = 512  # what a deferred call counts for: its size is not known
 _POLL_S = 0.5  # how often a writer that waits for a non-blocking descriptor looks whether it should end
 
 _Deferred = tuple[Callable[[Any], None], Any]
-_Item = str | _Deferred | threading.Event | None  # a line; a call; a flush to answer; None: reopen the file
+# a line; bytes as they are; a call; a flush to answer; None: reopen the file
+_Item = str | bytes | _Deferred | threading.Event | None
 
 
 class Sink:
-    """One destination: a file that is opened for appending, or standard error when `path` is None."""
+    """One destination: a file that is opened for appending, or an open descriptor (standard error) when `path` is None."""
 
-    def __init__(self, path: str | None, lost_line: Callable[[int], str]) -> None:
+    def __init__(self, path: str | None, lost_line: Callable[[int], str], descriptor: int = 2) -> None:
         self._path = path
         self._lost_line = lost_line
-        self._fd = _open(path)
+        self._fd = _open(path, descriptor)
         self._chunk_bytes = _chunk_bytes(self._fd)
         self._midline = False  # the last write stopped inside a line
         self._lost_unsaid = 0
@@ -78,11 +79,15 @@ class Sink:
         """Queue one line (without its newline). `urgent` writes it at once instead of with the next batch."""
         self._add(line, len(line) + 1, urgent)
 
+    def put_bytes(self, data: bytes) -> None:
+        """Queue bytes that are written as they are: lines of somebody else's making."""
+        self._add(data, len(data), urgent=True)
+
     def defer(self, function: Callable[[Any], None], argument: Any) -> None:
         """Queue a call that may block: it is made by the side thread. Its exceptions are dropped."""
         self._add((function, argument), _DEFERRED_BYTES, urgent=False)
 
-    def _add(self, item: str | _Deferred, size_bytes: int, urgent: bool) -> None:
+    def _add(self, item: str | bytes | _Deferred, size_bytes: int, urgent: bool) -> None:
         with self._lock:
             if self._bytes + size_bytes > MAX_LOG_QUEUE_BYTES or self._records >= MAX_LOG_QUEUE_RECORDS:
                 self.dropped += 1
@@ -206,6 +211,8 @@ class Sink:
             lines = []
             if item is None:
                 self._reopen_now()
+            elif isinstance(item, bytes):
+                self._count(1, self._write([item]))
             elif isinstance(item, threading.Event):
                 item.set()
             else:
@@ -266,7 +273,7 @@ class Sink:
 
     def _reopen_now(self) -> None:
         try:
-            fd = _open(self._path)
+            fd = _open(self._path, 2)
         except OSError as error:
             self._write_lines([f"the log file {self._path!r} could not be reopened: {error.strerror}"])
             return
@@ -276,15 +283,15 @@ class Sink:
             os.close(before)
 
 
-def _open(path: str | None) -> int:
-    """Open the destination. A copy of standard error is kept: descriptor 2 may be closed and become a socket.
+def _open(path: str | None, descriptor: int) -> int:
+    """Open the destination. A copy of the descriptor is kept: it may be closed and its number become a socket's.
 
-    Raises OSError when the file cannot be opened; standard error that is not there gives -1, which takes nothing.
+    Raises OSError when the file cannot be opened; a descriptor that is not there gives -1, which takes nothing.
     """
     if path is not None:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        return os.dup(2)
+        return os.dup(descriptor)
     except OSError:
         return -1
 

@@ -10,6 +10,8 @@ Guarantees
   follow below it, indented. Messages and details are capped in length.
 * `logging.getLogger("multiloop...")` and every logger that the application leaves alone end here. An application that
   sets up logging of its own (basicConfig, dictConfig, Django) keeps it, and ours goes on.
+* Records say which request they belong to, where requests have ids (`wants_request_ids`, or an access log): text lines
+  have it in brackets, JSON as `request_id`.
 * With `config` (a logging configuration of the user's) its handlers are used, called by the side thread.
 """
 
@@ -22,13 +24,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from . import _log_format as form
+from . import _log_streams
 from ._limits import LOG_FLUSH_S, MAX_LOG_MESSAGE_CHARS
 from ._log_format import JsonFormatter as JsonFormatter
 from ._log_format import TextFormatter as TextFormatter
 from ._log_format import escape as escape
+from ._log_format import request_id as request_id
 from ._log_sink import Sink
 from .errors import ConfigError
 from .stats import LogStatistics
@@ -47,12 +51,21 @@ class LogSettings:
     config: str | None = None
 
 
-class AccessLog(Protocol):
-    """Writes one line for one request; costs a few microseconds and never waits."""
+class Access(NamedTuple):
+    """One request that was answered, as it stands in the access log."""
 
-    def __call__(
-        self, client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
-    ) -> None: ...
+    client: str
+    method: str
+    target: str
+    version: str
+    status: int
+    size_bytes: int
+    duration_s: float
+    request_id: str
+
+
+AccessLog = Callable[[Access], None]
+"""Writes one line for one request; costs a few microseconds and never waits."""
 
 
 # --- handlers -----------------------------------------------------------------------------------------------------
@@ -87,6 +100,8 @@ class _DeferredHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         record.worker = form.worker()
+        if not hasattr(record, "request_id"):
+            record.request_id = form.request_id.get()
         try:
             record.msg, record.args = record.getMessage(), None
         except Exception as error:
@@ -169,6 +184,11 @@ def configure(settings: LogSettings, *, worker: int | str | None = None, label: 
             os.register_at_fork(after_in_child=_after_fork)
 
 
+def wants_request_ids() -> bool:
+    """Whether records are written in a form that shows ids although there is no access log: JSON, or the user's own."""
+    return _sink is not None and (_settings.format == "json" or _settings.config is not None)
+
+
 def is_configured() -> bool:
     """Whether logging was set up in this process (and not shut down)."""
     return _sink is not None
@@ -177,6 +197,12 @@ def is_configured() -> bool:
 def _after_fork() -> None:
     if _sink is not None:
         _sink._after_fork()
+    _log_streams.after_fork()
+
+
+def queue_streams() -> None:
+    """Let `print` never wait: see `_log_streams`. For workers; a debugger wants the real streams."""
+    _log_streams.queue_streams()
 
 
 def reassert() -> None:
@@ -255,6 +281,7 @@ def shutdown(timeout_s: float = LOG_FLUSH_S) -> None:
     """Write what waits and end the side thread, within this time. Called at the end of the process by itself."""
     global _sink
     sink, _sink = _sink, None
+    _log_streams.close(timeout_s)
     if sink is not None:
         sink.close(timeout_s)
 
@@ -293,14 +320,13 @@ def _access_text(sink: Sink) -> AccessLog:
     put: Callable[[str], None] = sink.put
     stamp, who, clock = form.Stamp(), form.who(), time.time
 
-    def access(
-        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
-    ) -> None:
+    def access(found: Access) -> None:
+        client, method, target, version, status, size_bytes, duration_s, request_id = found
         if '"' in target or "\\" in target or not target.isprintable() or len(target) > MAX_LOG_MESSAGE_CHARS:
             target = form.quoted(target)
         put(
             f"{stamp(clock())} INFO     {who}: {client} "
-            f'"{method} {target} HTTP/{version}" {status} {size_bytes} {duration_s * 1000:.1f}ms'
+            f'"{method} {target} HTTP/{version}" {status} {size_bytes} {duration_s * 1000:.1f}ms {request_id}'
         )
 
     return access
@@ -310,9 +336,7 @@ def _access_json(sink: Sink) -> AccessLog:
     stamp, worker, pid = form.Stamp(), form.worker(), os.getpid()
     app = {"app": form.label()} if form.label() else {}
 
-    def access(
-        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
-    ) -> None:
+    def access(found: Access) -> None:
         fields = {
             "time": stamp(time.time()),
             "level": "info",
@@ -320,13 +344,14 @@ def _access_json(sink: Sink) -> AccessLog:
             "worker": worker,
             "pid": pid,
             **app,
-            "client": client,
-            "method": method,
-            "target": target[:MAX_LOG_MESSAGE_CHARS],
-            "version": version,
-            "status": status,
-            "bytes": size_bytes,
-            "duration": round(duration_s, 6),
+            "request_id": found.request_id,
+            "client": found.client,
+            "method": found.method,
+            "target": found.target[:MAX_LOG_MESSAGE_CHARS],
+            "version": found.version,
+            "status": found.status,
+            "bytes": found.size_bytes,
+            "duration": round(found.duration_s, 6),
         }
         sink.put(json.dumps(fields))
 
@@ -337,10 +362,9 @@ def _access_through_logging() -> AccessLog:
     """With a configuration of the user's: records of the logger `multiloop.access`, every field as an attribute."""
     logger = logging.getLogger("multiloop.access")
 
-    def access(
-        client: str, method: str, target: str, version: str, status: int, size_bytes: int, duration_s: float, /
-    ) -> None:
+    def access(found: Access) -> None:
         if logger.isEnabledFor(logging.INFO):
+            client, method, target, version, status, size_bytes, duration_s, request_id = found
             target = form.quoted(target)
             logger.info(
                 '%s "%s %s HTTP/%s" %d %d %.1fms',
@@ -353,6 +377,7 @@ def _access_through_logging() -> AccessLog:
                     "status": status,
                     "bytes": size_bytes,
                     "duration": duration_s,
+                    "request_id": request_id,
                 },
             )
 

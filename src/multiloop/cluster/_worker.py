@@ -192,6 +192,7 @@ class Worker:
         sys.argv[:] = start.argv
         inside_server(start.workers)
         logs.configure(settings.logs, worker=start.number, label=start.label)
+        logs.queue_streams()
         set_title(f"multiloop: worker {start.number} ({settings.called})")
         if settings.env_file is not None:
             from ._env_file import apply

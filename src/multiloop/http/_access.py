@@ -32,13 +32,16 @@ def access_writer(log_format: str) -> Callable[[Exchange], None]:
         if exchange.query:
             target = f"{target}?{exchange.query.decode('latin-1')}"
         write(
-            client[0] if client is not None else "-",
-            exchange.method,
-            target,
-            exchange.http_version,
-            exchange.status,
-            exchange.sent_bytes,
-            perf_counter() - exchange.started_at_s,
+            logs.Access(
+                client[0] if client is not None else "-",
+                exchange.method,
+                target,
+                exchange.http_version,
+                exchange.status,
+                exchange.sent_bytes,
+                perf_counter() - exchange.started_at_s,
+                service.request_ids.of(exchange),
+            )
         )
 
     return access

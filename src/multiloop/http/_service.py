@@ -28,8 +28,10 @@ from ._connection import Connection
 from ._deadlines import BODY, CLOSING, IDLE, LINGER, check_rates, overdue
 from ._lifespan import Lifespan
 from ._reader import RequestReader
+from ._request_ids import RequestIds
 from ._serving import may_be_asked
 from ._state import Listener, ServiceState
+from ._surround import surround
 from ._target import Interface
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class HttpService(ServiceState):
         self._access_log = _access(self.config)
         self._meter: Callable[[Exchange], None] | None = None
         self.access = self._access_log  # called with each exchange whose reply has ended; None: nobody wants to know
+        self.request_ids = RequestIds(self)
         answers, self._runner = _exchange_class(interface, self)
         self._template = answers.__new__(answers)
         self._renew_date()
@@ -102,6 +105,7 @@ class HttpService(ServiceState):
             if self._lifespan.supported:
                 self.state = self._lifespan.state
         self.has_task_factory = self.loop.get_task_factory() is not None  # the application may have set one
+        surround(self)
         self._sweep()
 
     def adopt(
@@ -270,6 +274,11 @@ class HttpService(ServiceState):
             self.access = meter or self._access_log
         else:
             self.access = _both(meter, self._access_log)
+
+    @property
+    def has_access_log(self) -> bool:
+        """Whether a line is written for each request."""
+        return self._access_log is not None
 
     def statistics(self) -> HttpStatistics:
         """What this service did so far."""

@@ -88,7 +88,8 @@ def _named(value: Any) -> Served | None:
         value = value.__self__  # ASGI's `receive` and `send`
         kind = type(value)
     if issubclass(kind, Exchange):
-        return Served(f"{value.method} {value.path.decode('ascii', 'replace')}")
+        ids = value.connection.service.request_ids
+        return Served(f"{value.method} {value.path.decode('ascii', 'replace')}", ids.known(value))
     # By name: most of these are loaded only where they are used.
     match kind.__module__, kind.__name__:
         case ("multiloop.http._request", "Request") | ("multiloop.http._handler", "NodeResponse"):
