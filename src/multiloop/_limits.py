@@ -65,6 +65,7 @@ MAX_BODY_BYTES = 0  # 0: no cap; the application decides. nginx 1 MB.
 MAX_PIPELINED = 16  # requests queued on one connection before it is paused.
 PARSE_SLICE_BYTES = 8 * 1024  # one read can complete ten thousand requests: feed slices, look up between them.
 READ_HIGH_WATER_BYTES = 64 * 1024  # body bytes waiting for the application before reading pauses; Node 64 KiB.
+WRITE_JOIN_BYTES = 32 * 1024  # of a body, joined to its head for one write; longer ones are handed over without a copy.
 WRITE_HIGH_WATER_BYTES = 64 * 1024  # reply bytes waiting for the peer before send() waits; Node 64 KiB.
 
 # --- WebSocket ----------------------------------------------------------------------------------------------------

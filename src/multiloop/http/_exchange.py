@@ -4,7 +4,8 @@ What lives here: `Exchange`, the base of what speaks to ASGI, WSGI and handlers.
 (only through its connection's `write`), the application.
 
 Guarantees
-* One write for a reply that is known whole. The head is held until the first byte of the body (or its end).
+* One write for a reply that is known whole; above `WRITE_JOIN_BYTES` its pieces in one call, without a copy. The head is
+  held until the first byte of the body (or its end).
 * The framing is ours: a Content-Length that the application gave is kept to (RFC 9112 6.3: a longer body is an error, a
   shorter one cuts the connection, never a reply that looks complete); else chunked, or a length when the body is whole.
 * Nothing that an application puts in a header can split a reply: `_wire.http1.header_line` raises first.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from .._limits import READ_HIGH_WATER_BYTES
+from .._limits import READ_HIGH_WATER_BYTES, WRITE_JOIN_BYTES
 from .._wire import http1
 from .._wire.http1 import CODING, CONNECTION, CONTINUE, DATE, LAST_CHUNK, LENGTH, SERVER, Fields
 
@@ -260,7 +261,10 @@ class Exchange:
         if not more and not hold_end and self._chunked:
             parts.append(http1.last_chunk(trailers) if trailers else LAST_CHUNK)
         if parts and not self.gone:
-            self.connection.transport.write(b"".join(parts))
+            if len(body) <= WRITE_JOIN_BYTES:
+                self.connection.transport.write(b"".join(parts))
+            else:
+                self.connection.transport.writelines(parts)
         if not more and not hold_end:
             if self._left_bytes > 0 and not self._no_body:
                 self.abort_reply()

@@ -20,6 +20,7 @@ import sys
 from collections.abc import AsyncIterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .._limits import WRITE_JOIN_BYTES
 from .._wire.http1 import LENGTH_ENDS, length_end
 from ..events import EventEmitter
 from ._asgi import ClientLeft
@@ -82,7 +83,10 @@ class HandlerExchange(Exchange):
         self.status = 200
         self.sent_bytes = size
         end = LENGTH_ENDS[size] if size < 1024 else length_end(size)
-        self.connection.transport.write(b"".join((service.text_head, end, body)))
+        if size <= WRITE_JOIN_BYTES:
+            self.connection.transport.write(b"".join((service.text_head, end, body)))
+        else:
+            self.connection.transport.writelines((service.text_head, end, body))
         self.finish()
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
