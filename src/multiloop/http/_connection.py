@@ -445,14 +445,6 @@ class Connection(Carrier):
         self.resume_reading()
         return rest
 
-    def peer(self) -> tuple[str, int] | None:
-        """The client's address as the socket tells it; None on a Unix socket."""
-        if self.peer_address is None and not self.listener.is_unix:
-            name = self.transport.get_extra_info("peername")
-            if isinstance(name, tuple):
-                self.peer_address = (name[0], name[1])
-        return self.peer_address
-
     # -- the end -------------------------------------------------------------------------------------------------------
     def _discard(self, size_bytes: int) -> None:
         if self.phase == LINGER:
@@ -494,9 +486,7 @@ class Connection(Carrier):
 
     def detach(self) -> socket.socket | None:
         """Take the socket of an idle plain connection out of this loop; None when it cannot be done."""
-        shut = (
-            self.listener.is_tls or self.service.config.proxy_protocol
-        )  # the next owner knows neither keys nor address
+        shut = self.listener.is_tls or self.service.config.proxy_protocol  # the next owner has neither keys nor address
         if shut or not self.is_idle() or self.transport.get_write_buffer_size():
             return None
         self.transport.pause_reading()

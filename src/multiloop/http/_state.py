@@ -107,6 +107,14 @@ class Carrier:
     peer_address: tuple[str, int] | None  # None until somebody asks: the socket's own
     write_waiter: asyncio.Future[None] | None  # there while the transport is above its high-water mark
 
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address as the socket tells it; None on a Unix socket."""
+        if self.peer_address is None and not self.listener.is_unix:
+            name = self.transport.get_extra_info("peername")
+            if isinstance(name, tuple):
+                self.peer_address = (name[0], name[1])
+        return self.peer_address
+
     def take_exchange(self, exchange: Exchange) -> None:
         """Take a request whose head is complete: it is next, or waits behind others."""
         raise NotImplementedError
