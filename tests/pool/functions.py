@@ -25,6 +25,13 @@ def call(function: Any, *args: Any) -> Any:
     return function(*args)
 
 
+def wait_for(path: str) -> str:
+    """Return the path once it exists; "" at once."""
+    while path and not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
 def add(left: int, right: int = 0) -> int:
     return left + right
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -35,6 +36,14 @@ def tell_data(data: Any) -> None:
 def post_many(count: int) -> None:
     for number in range(count):
         post((number, "x" * 1000))
+
+
+def post_port_and_die() -> None:
+    for number in range(3):
+        port1, port2 = MessageChannel()
+        wt.parent_port.post_message([port1, str(number) * 60_000], [port1])
+        port2.close()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def post_before_any_loop() -> None:

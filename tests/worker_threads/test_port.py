@@ -6,11 +6,19 @@ import time
 
 import pytest
 from tests.support import LOOPS, descriptors_left, open_descriptors, until
+from tests.worker_threads import targets
 
 import multiloop
 from multiloop import events, timers
 from multiloop.errors import ClosedError, NotSendable, TransferError, UsageError
-from multiloop.worker_threads import MessageChannel, MessagePort, Received, SharedBuffer, receive_message_on_port
+from multiloop.worker_threads import (
+    MessageChannel,
+    MessagePort,
+    Received,
+    SharedBuffer,
+    Worker,
+    receive_message_on_port,
+)
 
 
 class ExplodingThere:
@@ -385,6 +393,32 @@ def test_a_transferred_port_goes_on_with_everything_that_was_in_it():
         assert [number async for number, _ in moved2] == list(range(501))
         carrier1.close()
         carrier2.close()
+
+    multiloop.run(main)
+
+
+def test_a_message_that_takes_several_reads_is_received_now():
+    """The kernel ends a read behind the bytes that came with descriptors."""
+    port1, port2 = MessageChannel()
+    carrier1, carrier2 = MessageChannel()
+    carrier1.post_message([port1, "x" * 60_000], [port1])
+    moved, text = receive_message_on_port(carrier2).message
+    assert len(text) == 60_000
+    assert receive_message_on_port(carrier2) is None
+    for port in (moved, port2, carrier1, carrier2):
+        port.close()
+
+
+def test_a_worker_that_dies_behind_a_message_of_several_reads_has_sent_it():
+    async def main():
+        worker = Worker(targets.post_port_and_die, kind="process")
+        worker.on("error", lambda error: None)
+        got = []
+        worker.on("message", got.append)
+        assert await worker.wait() == 137
+        assert [text for _, text in got] == [str(number) * 60_000 for number in range(3)]
+        for port, _ in got:
+            port.close()
 
     multiloop.run(main)
 

@@ -163,6 +163,7 @@ def _explained(error: BaseException, place: Place) -> BaseException:
 
 
 def _parent_port(fd: int) -> MessagePort:
+    from . import _shared  # noqa: F401 - the first SharedBuffer that comes shall not wait for an import
     from ._port import ParentPort
 
     return ParentPort(Link(socket.socket(fileno=fd)))

@@ -216,13 +216,24 @@ class Link:
 
     # -- receiving -------------------------------------------------------------------------------------------------
     def receive(self) -> list[Packet]:
-        """Read once, without blocking; returns what is complete. Sets `is_ended` behind the last."""
-        if self.is_ended or self.is_closed:
-            return []
+        """Read without blocking, once, or until a frame that has begun is complete.
+
+        An empty list: there is nothing in the socket; `is_ended` is set when nothing will come any more.
+        """
+        while not self.is_ended and not self.is_closed:
+            packets = self._receive_once()
+            if packets is None:
+                break
+            if packets:
+                return packets
+        return []
+
+    def _receive_once(self) -> list[Packet] | None:
+        """Read once; None when there was nothing."""
         try:
             count, ancillary, flags, _ = self._socket.recvmsg_into(_scratch.list, _CMSG_BYTES, _FLAGS)
         except (BlockingIOError, InterruptedError):
-            return []
+            return None
         except OSError:
             count, ancillary, flags = 0, [], 0
         if ancillary or flags & socket.MSG_CTRUNC:
@@ -231,13 +242,13 @@ class Link:
             return [Packet(*found)]
         if not count:
             self.is_ended = True
-            return []
+            return None
         try:
             frames = self._decoder.feed(_scratch.memory[:count])
         except (FrameError, FrameTooLarge) as error:
             self.error = error
             self.is_ended = True
-            return []
+            return None
         return [
             self._with_batch(frame.kind, frame.body, len(frame.descriptors))
             if frame.descriptors

@@ -9,9 +9,11 @@ missing, a file is used that is unlinked before anything is written to it. Mode 
 from __future__ import annotations
 
 import fcntl
+import io
 import mmap
 import os
 from collections.abc import Sequence
+from typing import Any
 
 Buffer = bytes | bytearray | memoryview
 
@@ -81,10 +83,28 @@ def is_sealed(fd: int) -> bool:
         return False
 
 
-def map_message(fd: int, size_bytes: int, *, is_shared_with_others: bool) -> mmap.mmap:
-    """Map what `create_filled` made, writable. With others, pages that are written become one's own (copy on write).
+def map_message(fd: int, start: int, end: int, *, is_own: bool) -> mmap.mmap:
+    """Map a part of what `create_filled` made, writable. `start` is at the beginning of a page.
+
+    Not one's own, because others map it too: pages that are written become one's own (copy on write).
 
     Raises ValueError when the memory is smaller than announced.
     """
-    flags = mmap.MAP_PRIVATE if is_shared_with_others else mmap.MAP_SHARED
-    return mmap.mmap(fd, size_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    flags = mmap.MAP_SHARED if is_own else mmap.MAP_PRIVATE
+    return mmap.mmap(fd, end - start, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start)
+
+
+class Reader(io.RawIOBase):
+    """Reads memory from its beginning. The position is its own: the descriptor's is shared with all who have it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        count = os.preadv(self._fd, [into], self._at)
+        self._at += count
+        return count

@@ -4,12 +4,14 @@ What lives here: `pack` and `unpack`, and the promises about copies and transfer
 (`_link`), what ports and shared buffers do when they travel (they do it in `__reduce_ex__`).
 
     pack:    transfer list checked → pickled → large parts into memory of their own → transfer list detached
-    unpack:  memory mapped → unpickled on top of it
+    unpack:  buffers mapped → unpickled on top of them
+
+    memory:  pickle │ up to the next page │ buffer │ … │ buffer        each buffer aligned to 64 bytes
 
 Rules
 * What is packed is a snapshot. Parts from 64 KiB on (buffers of arrays, bytes, the pickle itself) are copied once, into
   memory that travels by its descriptor; arrays at the receiver are views of it. Python's own `bytes`, `bytearray` and
-  `array.array` must own their memory: the receiver copies those out.
+  `array.array` must own their memory: the receiver reads those out of it, without mapping what it reads.
 * A transfer list is all or nothing: whatever fails, nothing was detached and nothing was sent.
 """
 
@@ -17,6 +19,8 @@ from __future__ import annotations
 
 import array
 import copyreg
+import io
+import mmap
 import os
 import pickle
 import struct
@@ -33,6 +37,8 @@ INLINE, IN_MEMORY, IN_MEMORY_OF_MANY = 1, 2, 3  # frame kinds
 KINDS = (INLINE, IN_MEMORY, IN_MEMORY_OF_MANY)
 
 _ALIGN = 64
+_PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
+_READ_BYTES = 64 * 1024
 _SIZES = struct.Struct("<QQI")  # of the memory, of the pickle at its beginning, number of buffers; then their sizes
 
 
@@ -218,9 +224,11 @@ def _parcel(pieces: list[bytes], buffers: list[memoryview], fds: list[int], for_
         raise FrameTooLarge(pickled + sum(sizes), max_bytes)
     parts: list[bytes | memoryview] = list(pieces)
     at = pickled
+    align = _PAGE_BYTES
     for buffer, size in zip(buffers, sizes, strict=True):
-        parts += (bytes(-at % _ALIGN), buffer)
-        at += -at % _ALIGN + size
+        parts += (bytes(-at % align), buffer)
+        at += -at % align + size
+        align = _ALIGN
     memory = _memory.create_filled(parts, at, "message")
     fds.append(memory)
     body = _SIZES.pack(at, pickled, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
@@ -241,17 +249,17 @@ def unpack(kind: int, body: bytes | bytearray | memoryview, fds: Iterable[int]) 
         try:
             if not _memory.is_sealed(memory_fd):
                 raise FrameError("a large message came in memory that is not sealed")
-            mapped = _memory.map_message(memory_fd, total, is_shared_with_others=kind == IN_MEMORY_OF_MANY)
+            buffers: list[memoryview] = []
+            if sizes:
+                at = pickled + -pickled % _PAGE_BYTES
+                whole = memoryview(_memory.map_message(memory_fd, at, total, is_own=kind == IN_MEMORY))
+                for size in sizes:
+                    buffers.append(whole[:size])
+                    whole = whole[size + -size % _ALIGN :]
+            with io.BufferedReader(_memory.Reader(memory_fd), _READ_BYTES) as file:
+                return pickle.load(file, buffers=buffers)
         finally:
             os.close(memory_fd)
-        whole = memoryview(mapped)
-        buffers: list[memoryview] = []
-        at = pickled
-        for size in sizes:
-            at += -at % _ALIGN
-            buffers.append(whole[at : at + size])
-            at += size
-        return pickle.loads(whole[:pickled], buffers=buffers)
 
 
 def memory_bytes(kind: int, body: bytes | bytearray | memoryview) -> int:
