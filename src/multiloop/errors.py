@@ -210,6 +210,17 @@ class PeerDied(PeerError):
     """Everybody else who had a SharedBuffer open is gone, at least one of them by dying: nobody will ever notify."""
 
 
+class NotDelivered(PeerError):
+    """A message to a worker by its id was not handled: there is no such worker, it does not listen, or it has ended.
+
+    `has_raised`: it was delivered, and a listener there raised.
+    """
+
+    def __init__(self, message: str, *, has_raised: bool = False) -> None:
+        super().__init__(message)
+        self.has_raised = has_raised
+
+
 class LockStolen(PeerError):
     """Somebody took the lock with `steal=True` while this one held it: what it protects may have changed."""
 

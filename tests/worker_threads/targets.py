@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import multiloop.worker_threads as wt
-from multiloop import timers
+from multiloop import run, timers
 from multiloop.worker_threads import Atomics, BroadcastChannel, MessageChannel, SharedBuffer, Worker, locks
 
 
@@ -309,3 +309,56 @@ def keep_array() -> None:
 
 def echo_once(values: Any) -> None:
     post(list(values))
+
+
+def compute_when_told() -> None:
+    """Use a processor for as many seconds as a message says."""
+
+    def compute(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+        post("done")
+
+    wt.parent_port.on("message", compute)
+    post("ready")
+
+
+# --- messages by id ---------------------------------------------------------------------------------------------------
+def heed() -> None:
+    """Pass on what comes by id, until "end"; raise for "raise", never return for "hang"."""
+
+    def heard(value: Any, source: int) -> None:
+        if value == "raise":
+            raise KeyError("on purpose")
+        if value == "hang":
+            time.sleep(60)
+        if value == "end":
+            wt.off("worker_message", heard)
+            wt.parent_port.close()
+        else:
+            post((value, source))
+
+    wt.on("worker_message", heard)
+    wt.parent_port.on("message", lambda value: None)
+    post(wt.thread_id)
+
+
+def nest_and_heed(kind: str) -> None:
+    """Start a worker that heeds, tell its id, pass on what it says."""
+
+    async def main() -> None:
+        async for value in Worker(heed, kind=kind):
+            post(value)
+
+    run(main)
+
+
+async def send_by_id(work: tuple[int, Any]) -> None:
+    """Send something to a worker by its id, and tell the outcome."""
+    try:
+        await wt.post_message_to_thread(*work)
+    except Exception as error:
+        post(f"{type(error).__name__}: {error}")
+    else:
+        post("handled")

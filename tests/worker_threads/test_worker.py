@@ -15,7 +15,7 @@ from tests.worker_threads import targets
 import multiloop
 import multiloop.worker_threads as wt
 from multiloop import events, timers
-from multiloop.errors import NotSendable, RemoteError, TransferError, UsageError, WorkerDied
+from multiloop.errors import ClosedError, NotSendable, RemoteError, TransferError, UsageError, WorkerDied
 from multiloop.worker_threads import MessageChannel, SharedBuffer, Worker
 from multiloop.worker_threads._head import is_alive
 
@@ -621,5 +621,22 @@ def test_a_timer_of_the_parent_is_not_held_up_by_starting_workers(kind):
         await timers.sleep(0.001)
         for worker in workers:
             await worker.wait()
+
+    multiloop.run(main)
+
+
+def test_the_time_that_a_worker_has_used_is_known_until_it_has_ended(kind):
+    async def main():
+        worker = Worker(targets.compute_when_told, kind=kind)
+        messages = aiter(worker)
+        await anext(messages)
+        before = worker.cpu_usage()
+        worker.post_message(0.2)
+        await anext(messages)
+        after = worker.cpu_usage()
+        assert after.user + after.system >= before.user + before.system + 0.15
+        await worker.terminate()
+        with pytest.raises(ClosedError):
+            worker.cpu_usage()
 
     multiloop.run(main)

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from . import locks
     from ._atomic_ops import Atomics
     from ._broadcast import BroadcastChannel
+    from ._cpu import CpuUsage
+    from ._direct import off, on, once, post_message_to_thread
     from ._inbox import Received, receive_message_on_port
+    from ._marks import (
+        is_marked_as_uncloneable,
+        is_marked_as_untransferable,
+        mark_as_uncloneable,
+        mark_as_untransferable,
+    )
     from ._place import get_environment_data, set_environment_data
     from ._port import MessageChannel, MessagePort
     from ._shared import SharedBuffer
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Atomics",
     "BroadcastChannel",
+    "CpuUsage",
     "MessageChannel",
     "MessagePort",
     "Received",
@@ -40,8 +49,16 @@ __all__ = [
     "Zombie",
     "get_environment_data",
     "is_main_thread",
+    "is_marked_as_uncloneable",
+    "is_marked_as_untransferable",
     "locks",
+    "mark_as_uncloneable",
+    "mark_as_untransferable",
+    "off",
+    "on",
+    "once",
     "parent_port",
+    "post_message_to_thread",
     "receive_message_on_port",
     "resource_limits",
     "set_environment_data",
@@ -54,6 +71,7 @@ __all__ = [
 _HOMES = {
     "Atomics": "_atomic_ops",
     "BroadcastChannel": "_broadcast",
+    "CpuUsage": "_cpu",
     "MessageChannel": "_port",
     "MessagePort": "_port",
     "Received": "_inbox",
@@ -61,6 +79,14 @@ _HOMES = {
     "Worker": "_worker",
     "Zombie": "_zombies",
     "get_environment_data": "_place",
+    "is_marked_as_uncloneable": "_marks",
+    "is_marked_as_untransferable": "_marks",
+    "mark_as_uncloneable": "_marks",
+    "mark_as_untransferable": "_marks",
+    "off": "_direct",
+    "on": "_direct",
+    "once": "_direct",
+    "post_message_to_thread": "_direct",
     "receive_message_on_port": "_inbox",
     "set_environment_data": "_place",
     "zombies": "_zombies",

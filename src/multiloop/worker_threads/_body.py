@@ -55,6 +55,10 @@ class Body(Protocol):
 
     pid: int  # of the process that it is in
 
+    @property
+    def native_thread(self) -> int | None:
+        """The kernel's number of its thread; None: it is a whole process."""
+
     def stop(self) -> None:
         """Stop it, whatever it does; returns at once. Safe to call twice."""
 

@@ -1,10 +1,11 @@
 """Finding the exchange of a place.
 
-What lives here: `exchange_of`, which puts an exchange and its lock desk together. What must not: either of them.
+What lives here: `exchange_of`, which puts an exchange and its desks together. What must not: any of them.
 """
 
 from __future__ import annotations
 
+from ._direct import DirectDesk
 from ._exchange import Exchange
 from ._lock_desk import LockDesk
 from ._place import Place
@@ -15,5 +16,6 @@ def exchange_of(place: Place) -> Exchange:
     if place.exchange is None:
         made = Exchange(place)
         made.desk = LockDesk(place, made)
+        made.direct = DirectDesk(place, made)
         place.exchange = made
     return place.exchange

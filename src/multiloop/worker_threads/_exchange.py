@@ -1,11 +1,12 @@
-"""What goes through the tree of workers: broadcasts, and the words about locks.
+"""What goes through the tree of workers: broadcasts, the words about locks, and messages to one worker by its id.
 
 What lives here: `Exchange`, one for each place, which passes frames on between its parent, its children and itself.
-What must not: what a broadcast or a lock is (`_broadcast`, `_lock_desk`).
+What must not: what a broadcast, a lock or such a message is (`_broadcast`, `_lock_desk`, `_direct`).
 
     main ─┬─ w1 ─── w1.1      BROADCAST   up always, down where somebody subscribed; never back where it came from
           └─ w2               SUBSCRIBE   up: this name is (or is no more) wanted here or below
                               LOCK        up to the main place, which decides; the answer down the way that it came
+                              DIRECT      up until the target is below, then down to it; the answer the same way
 
 A parent passes on when its loop runs. In a worker the link to the parent is read as long as somebody needs it.
 """
@@ -20,9 +21,9 @@ from typing import Any, Protocol
 
 from ..loop import Handle, Hub, hub
 from ._link import Link, Packet
-from ._place import Place
+from ._place import Place, parent_of
 from ._transit import close_all
-from ._words import BROADCAST, LOCK, SUBSCRIBE
+from ._words import BROADCAST, DIRECT, LOCK, SUBSCRIBE
 
 _HEAD = struct.Struct("<HB")  # of a broadcast: length of the name, kind of the message; then both
 
@@ -40,6 +41,13 @@ class Desk(Protocol):
     def neighbour_left(self, link: Link) -> None: ...
 
 
+class Post(Protocol):
+    """What deals with messages to one worker."""
+
+    def arrived(self, link: Link, packet: Packet) -> None: ...
+    def neighbour_left(self, link: Link) -> None: ...
+
+
 class Exchange:
     """The crossing of one place. Made by `_crossing.exchange_of`."""
 
@@ -47,24 +55,43 @@ class Exchange:
         self.place = place
         self._lock = threading.RLock()  # worker threads have places, and loops, of their own; users may have more loops
         self._children: dict[Link, set[str]] = {}  # with the names that each wants
+        self._by_id: dict[int, Link] = {}  # the children again
         self._channels: dict[str, list[Listener]] = {}
         self._reader: _ParentReader | None = None
-        self.desk: Desk | None = None  # set by exchange_of
+        self.desk: Desk | None = None  # set by exchange_of, both
+        self.direct: Post | None = None
 
     # -- neighbours ------------------------------------------------------------------------------------------------
-    def join(self, child: Link) -> None:
+    def join(self, child: Link, thread_id: int) -> None:
         """A worker was started."""
         with self._lock:
             self._children[child] = set()
+            self._by_id[thread_id] = child
 
-    def leave(self, child: Link) -> None:
+    def leave(self, child: Link, thread_id: int) -> None:
         """A worker has ended: what it subscribed to, held and waited for goes with it."""
         with self._lock:
             names = self._children.pop(child, set())
+            self._by_id.pop(thread_id, None)
         for name in names:
             self._say_if_unwanted(name)
         if self.desk is not None:
             self.desk.neighbour_left(child)
+        if self.direct is not None:
+            self.direct.neighbour_left(child)
+
+    def route(self, target: int) -> Link | None:
+        """The link that leads to a worker: to a child, or to the parent. None: there is no such worker."""
+        below = target
+        while below and (above := parent_of(below)) != self.place.thread_id:
+            below = above
+        if below:
+            return self._by_id.get(below)
+        return self.place.control
+
+    def is_wanted_by(self, child: Link, name: str) -> bool:
+        """Whether a child, or somebody below it, has subscribed to a name."""
+        return name in self._children.get(child, ())
 
     def arrived(self, link: Link, packet: Packet) -> None:
         """A frame of ours came from a neighbour."""
@@ -77,6 +104,8 @@ class Exchange:
             if link is not self.place.control:
                 self.use()  # the answer will come from the parent
             self.desk.arrived(link, packet.body)
+        elif packet.kind == DIRECT and self.direct is not None:
+            self.direct.arrived(link, packet)
 
     # -- broadcasts ------------------------------------------------------------------------------------------------
     def open(self, name: str, channel: Listener) -> None:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from .._limits import MAX_MESSAGE_BYTES, OUT_OF_BAND_MIN_BYTES
 from .._wire._explain import path_to_unpicklable
 from ..errors import FrameError, FrameTooLarge, NotSendable, TransferError
-from . import _memory
+from . import _marks, _memory
 from ._transit import Receiver, Receiving, Sending
 
 INLINE, IN_MEMORY, IN_MEMORY_OF_MANY = 1, 2, 3  # frame kinds
@@ -110,6 +110,8 @@ def _check_transfer_list(transfer_list: Sequence[Any], sender: Any) -> None:
         if id(each) in seen:
             raise TransferError(f"{each!r:.80} is in transfer_list twice")
         seen.add(id(each))
+        if _marks.is_marked_as_untransferable(each):
+            raise TransferError(f"{each!r:.80} was marked as not transferable")
         if isinstance(each, bytearray):
             _check_resizable(each)
         elif hasattr(each, "_check_transferable"):
@@ -156,8 +158,7 @@ def _pickle(value: Any, transit: Sending) -> tuple[list[bytes], list[memoryview]
         buffers.append(raw)
         return False
 
-    pickler = pickle.Pickler(_Pieces(pieces.append), 5, buffer_callback=keep)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_REDUCERS}
+    pickler = _pickler(pieces.append, keep)
     with transit:
         try:
             pickler.dump(value)
@@ -183,10 +184,23 @@ def _can_be_sent(value: Any) -> bool:
 
 
 def _pickle_only(value: Any, transit: Sending) -> None:
-    pickler = pickle.Pickler(_Pieces(lambda _: None), 5, buffer_callback=lambda buffer: not buffer.raw())
-    pickler.dispatch_table = {**copyreg.dispatch_table, **_REDUCERS}
     with transit:
-        pickler.dump(value)
+        _pickler(lambda _: None, lambda buffer: not buffer.raw()).dump(value)
+
+
+def _pickler(write: Callable[[Any], None], keep: Callable[[pickle.PickleBuffer], bool]) -> pickle.Pickler:
+    kind = _CheckingPickler if _marks.has_uncloneable() else pickle.Pickler
+    pickler = kind(_Pieces(write), 5, buffer_callback=keep)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **_REDUCERS}
+    return pickler
+
+
+class _CheckingPickler(pickle.Pickler):
+    """Asks of each object whether it is marked: slower, and used only while something is."""
+
+    def persistent_id(self, obj: Any) -> None:
+        if _marks.is_marked_as_uncloneable(obj):
+            raise TypeError("it was marked as not cloneable")
 
 
 def _reduce_array(value: array.array[Any]) -> Any:

@@ -72,6 +72,11 @@ _root = Place()
 _of_thread = _OfThread()
 
 
+def parent_of(thread_id: int) -> int:
+    """The id of the place that started a worker."""
+    return thread_id // _NESTED
+
+
 def current() -> Place:
     """The place that the calling thread belongs to."""
     return _of_thread.place or _root

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class ProcessBody:
     """A worker process. Raises OSError when it cannot be started."""
 
+    native_thread = None
+
     def __init__(
         self,
         options: Options,

@@ -58,6 +58,11 @@ class ThreadBody:
         except RuntimeError:  # the loop is closed: nobody waits any more
             pass
 
+    @property
+    def native_thread(self) -> int | None:
+        """The kernel's number of its thread."""
+        return self._thread.native_id
+
     def _ended(self, ending: Ending) -> None:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:

@@ -3,9 +3,9 @@
 What lives here: the frames of the control link and the first message. What must not: sockets, and what is done with it.
 
     parent → worker    START                       what to run, with which data
-                       BROADCAST  LOCK             from elsewhere in the tree
+                       BROADCAST  LOCK  DIRECT     from elsewhere in the tree
     worker → parent    ONLINE  ERROR  END          in this order
-                       BROADCAST  SUBSCRIBE  LOCK  for elsewhere in the tree
+                       BROADCAST  SUBSCRIBE  LOCK  DIRECT      for elsewhere in the tree
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple
 
 from ._target import Target
 
-START: Final = 16  # a packed `Start`, in one of the kinds of `_message`, before it: this empty frame
+# START has no number: the first frame is a packed `Start`, in one of the kinds of `_message`.
 ONLINE: Final = 17  # the worker's code begins
 ERROR: Final = 18  # what nobody caught, as `_failures.pack_error` made it; END follows
 END: Final = 19  # the code is done; 4 bytes: the exit code. Messages may follow on the port, nothing here
 BROADCAST: Final = 20  # see `_exchange`
 SUBSCRIBE: Final = 21
 LOCK: Final = 22
+DIRECT: Final = 23  # see `_direct`
 
 
 class Start(NamedTuple):

@@ -25,12 +25,13 @@ from typing import Any, Self
 
 from .._limits import MAX_MESSAGE_BYTES, TERMINATE_S
 from ..child_process._pipes import ReadPipe, WritePipe
-from ..errors import UsageError, WorkerDied, WorkerStuck
+from ..errors import ClosedError, UsageError, WorkerDied, WorkerStuck
 from ..events import EventEmitter
 from ..loop import AnyOperation, ErrorFirst, Handle, begin, hub
 from . import _zombies
 from ._body import Body, Ending
 from ._choose import Choice, choose
+from ._cpu import CpuUsage, cpu_usage_of
 from ._crossing import exchange_of
 from ._failures import unpack_error
 from ._link import Link, Packet, socket_pair
@@ -42,7 +43,7 @@ from ._port import MessagePort
 from ._start import Streams, make_body, open_streams
 from ._target import describe
 from ._transit import Receiver
-from ._words import BROADCAST, END, ERROR, LOCK, ONLINE, SUBSCRIBE, Start
+from ._words import BROADCAST, DIRECT, END, ERROR, LOCK, ONLINE, SUBSCRIBE, Start
 
 _log = logging.getLogger("multiloop.worker_threads")
 
@@ -160,7 +161,7 @@ class Worker(EventEmitter, Handle):
             receiver=self._receiver,
             refuse_transfer="a worker's own port cannot be transferred: use a MessageChannel",
         )
-        exchange_of(self._place).join(self._control)
+        exchange_of(self._place).join(self._control, self.thread_id)
 
     def _chosen(self, choice: Choice) -> None:
         self.kind, self.kind_reason = choice
@@ -216,6 +217,15 @@ class Worker(EventEmitter, Handle):
         """The limits it runs under; empty once it has ended."""
         return {} if self._is_ended else dict(self._options.resource_limits)
 
+    def cpu_usage(self) -> CpuUsage:
+        """How much of a processor's time it has used so far, in seconds; of an interpreter or thread, its own thread.
+
+        Raises ClosedError when it has not begun or has ended, OSError where the system does not tell.
+        """
+        if self._body is None or self._is_ended:
+            raise ClosedError(f"{self.name!r} does not run")
+        return cpu_usage_of(self._body.pid, self._body.native_thread)
+
     def __repr__(self) -> str:
         state = "stuck" if self._is_stuck else f"exited {self.exit_code}" if self._is_ended else "running"
         return f"<Worker {self.thread_id} {self.name!r} {self.kind} {state}>"
@@ -261,7 +271,7 @@ class Worker(EventEmitter, Handle):
         elif packet.kind == END:
             self._end_code = int.from_bytes(packet.body, "little", signed=True)
             self._port._read_everything()  # it waits for that before it goes
-        elif packet.kind in (BROADCAST, SUBSCRIBE, LOCK):
+        elif packet.kind in (BROADCAST, SUBSCRIBE, LOCK, DIRECT):
             exchange_of(self._place).arrived(self._control, packet)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -336,7 +346,7 @@ class Worker(EventEmitter, Handle):
                 self._said(packet)
         code, error = self._verdict(ending)
         self.exit_code = code
-        exchange_of(self._place).leave(self._control)
+        exchange_of(self._place).leave(self._control, self.thread_id)
         self._receiver.gone()
         self._control.close()
         self._port._peer_died()
@@ -391,7 +401,7 @@ class Worker(EventEmitter, Handle):
         else:
             self._inner_control.close()
             self._inner_port.close()
-        exchange_of(self._place).leave(self._control)
+        exchange_of(self._place).leave(self._control, self.thread_id)
         self._receiver.gone()
         self._control.close()
         self._port._shutdown()
