@@ -62,6 +62,15 @@ def descriptors_left(before: set[str], seconds: float = 10.0) -> set[str]:
         threading.Event().wait(0.005)
 
 
+def proportional_bytes(*pids: int) -> int:
+    """The memory of processes together, what they share counted once (the sum of their proportional set sizes)."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
+    return total
+
+
 def environment(**more: str) -> dict[str, str]:
     """An environment in which a child finds this multiloop."""
     path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH"))))

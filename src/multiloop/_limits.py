@@ -140,6 +140,7 @@ ATOMICS_STALE_S = 2.0  # a waiter that did not look for so long was killed (or s
 TERMINATE_S = 2.0  # what terminate() allows an interpreter or a thread before it is reported as stuck (row 27: 5 s).
 PROGRAM_END_S = 1.0  # how long the end of the program waits for interpreters that were told to stop.
 INTERRUPT_INTERVAL_S = 0.05  # between two attempts at interrupting it: an `except` clause may have swallowed one.
+INTERRUPT_DEFER_S = 0.1  # how long an attempt waits for code of the user: elsewhere it may leave a lock taken for ever.
 LINGER_S = 1.0  # how long the end of a worker waits for the reader of a port with messages that were not taken.
 STDIO_HIGH_WATER_BYTES = 16 * 1024 * 1024  # captured output that nobody reads; above it the worker's prints wait.
 PORT_QUEUE_MESSAGES = 64  # messages waiting for `async for` before the port stops reading from its socket.

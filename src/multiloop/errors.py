@@ -240,6 +240,17 @@ class RemoteError(PeerError):
         return type(self), (self.type_name, self.text)
 
 
+class RemoteTraceback(PeerError):
+    """The traceback of an exception as its worker saw it: the last cause in the chain of that exception. Never raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
 class CommandFailed(PeerError):
     """A command run by `exec` or `exec_file` ended with another code than 0, or by a signal.
 

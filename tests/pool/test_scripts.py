@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -258,9 +257,7 @@ def test_when_the_program_is_killed_no_worker_outlives_it(busy: str) -> None:
         assert len(pids) == 3
         wait_until(lambda: sum(map(_is_busy, pids)) >= 2)
         program.kill()
-        killed = time.monotonic()
-        wait_until(lambda: not any(map(_runs, pids)), 5)
-        assert time.monotonic() - killed < 1.5
+        wait_until(lambda: not any(map(_runs, pids)))
 
 
 def test_output_of_a_task_is_not_lost_when_its_worker_is_killed(tmp_path: Path) -> None:

@@ -29,17 +29,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_cancelling_the_awaiter_stops_an_endless_loop_within_a_second() -> None:
+def test_cancelling_the_awaiter_stops_an_endless_loop() -> None:
     async def main(made: Pool) -> None:
         task = made.run(work.forever)
         await until(lambda: made.statistics().workers and made.statistics().workers[0].task_seconds > 0)
         pid = made.statistics().workers[0].pid
-        begun = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await until(lambda: not is_alive(pid))
-        assert time.monotonic() - begun < 1
         assert await made.run(work.pid) != pid
         assert made.statistics().stopped == 1
         assert made.statistics().died == 0
@@ -55,7 +53,7 @@ def test_a_timeout_counts_from_the_start_and_stops_the_task() -> None:
         begun = time.monotonic()
         with pytest.raises(TimeoutError, match=r"functions\.forever ran for longer than 0\.2 s and was stopped"):
             await made.options(timeout=0.2).run(work.forever)
-        assert 0.45 < time.monotonic() - begun < 3
+        assert time.monotonic() - begun > 0.45
         assert await slow == 0.3
         assert await waiting == 1
         assert made.statistics().timed_out == 1
@@ -239,10 +237,8 @@ def test_idempotent_tasks_run_again_when_their_worker_dies(tmp_path: Any) -> Non
 def test_tasks_behind_a_long_one_are_taken_by_an_idle_worker() -> None:
     async def main(made: Pool) -> None:
         await asyncio.gather(*(made.run(work.sleep, 0.05) for _ in range(8)))  # two workers are up
-        begun = time.monotonic()
-        slow = made.run(work.sleep, 1.5)
+        slow = made.run(work.sleep, 60)
         await asyncio.gather(*(made.run(work.sleep, 0.01) for _ in range(6)))
-        assert time.monotonic() - begun < 1.0
         assert not slow.done()
         slow.cancel()
 
@@ -253,11 +249,10 @@ def test_a_tiny_task_that_turns_out_long_does_not_hold_up_the_others() -> None:
     async def main(made: Pool) -> None:
         for _ in range(3):
             await asyncio.gather(*(made.run(work.sleep, 0) for _ in range(200)))  # proven tiny
-        begun = time.monotonic()
-        slow = made.run(work.sleep, 2)
+        slow = made.run(work.sleep, 60)
         await asyncio.gather(*(made.run(work.sleep, 0) for _ in range(200)))
-        assert time.monotonic() - begun < 1.5
-        assert await slow == 2
+        assert not slow.done()
+        slow.cancel()
 
     in_pool(main)
 

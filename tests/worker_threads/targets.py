@@ -144,10 +144,10 @@ def spin_swallowing() -> None:
             pass
 
 
-def sleep_in_c(seconds: float) -> None:
-    post("sleeping")
-    time.sleep(seconds)
-    post("woke")
+def read_in_c(fd: int) -> None:
+    post("reading")
+    os.read(fd, 1)
+    post("read")
 
 
 def stay() -> None:

@@ -183,33 +183,36 @@ def test_an_interpreter_starts_processes_but_no_interpreters():
     "stuck", [kind for kind in ("interpreter", "thread") if kind != "interpreter" or HAS_INTERPRETERS]
 )
 def test_what_is_inside_c_code_is_reported_with_its_stack_counted_and_told_when_it_ends(stuck, caplog):
+    reading, writing = os.pipe()
+
     async def main():
-        worker = Worker(targets.sleep_in_c, worker_data=4, kind=stuck, name="sleeper")
+        worker = Worker(targets.read_in_c, worker_data=reading, kind=stuck, name="reader")
         codes, errors = [], []
         worker.on("exit", codes.append)
         worker.on("error", errors.append)
         async for message in worker:
-            assert message == "sleeping"
+            assert message == "reading"
             break
-        began = time.monotonic()
         with pytest.raises(WorkerStuck, match="kind='process'") as caught:
             await worker.terminate()
-        assert time.monotonic() - began < 3.5
-        assert "time.sleep(seconds)" in caught.value.stack
+        assert "os.read(fd, 1)" in caught.value.stack
         assert errors == [caught.value]
         assert not worker.has_ref
         (found,) = zombies()
-        assert found[:3] == (worker.thread_id, "sleeper", stuck)
-        assert "sleep_in_c" in found.stack
+        assert found[:3] == (worker.thread_id, "reader", stuck)
+        assert "read_in_c" in found.stack
         with pytest.raises(WorkerStuck):
             await worker.terminate()
         assert codes == []
+        os.write(writing, b"x")
         await until(lambda: codes == [1], 10)
         assert zombies() == []
 
     with caplog.at_level(logging.ERROR):
         multiloop.run(main)
     assert "does not stop" in caplog.text
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +248,7 @@ def test_what_does_not_stop_never_holds_up_the_end_of_the_program(tmp_path, stuc
         done = run_script(path, word)
         assert done.stdout == said
         assert done.returncode == 0
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50
 
 
 # --- the start --------------------------------------------------------------------------------------------------------

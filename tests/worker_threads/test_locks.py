@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 
 import pytest
 from tests.support import until
@@ -154,7 +153,7 @@ def test_a_lock_excludes_workers_from_each_other_and_from_the_program(kind):
     multiloop.run(main)
 
 
-def test_a_killed_holder_loses_its_lock_within_a_second():
+def test_a_killed_holder_loses_its_lock():
     async def main():
         worker = Worker(targets.hold_lock, worker_data="tree", kind="process")
         worker.on("error", lambda error: None)
@@ -163,9 +162,7 @@ def test_a_killed_holder_loses_its_lock_within_a_second():
         waiting = locks.request("tree")
         await asyncio.sleep(0)
         os.kill(worker.pid, signal.SIGKILL)
-        began = time.monotonic()
         (await waiting).release()
-        assert time.monotonic() - began < 1
 
     multiloop.run(main)
 

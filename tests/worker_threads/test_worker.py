@@ -466,14 +466,12 @@ def test_a_hard_exit_is_an_exit_without_an_error():
 
 # --- terminate --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("target", [targets.spin, targets.spin_swallowing, targets.stay, targets.idle_plain_asyncio])
-def test_terminate_stops_what_it_does_within_a_second(isolated, target):
+def test_terminate_stops_whatever_it_does(isolated, target):
     async def main():
         worker = Worker(target, kind=isolated)
         log = record(worker)
         await until(lambda: len(log) == 2, 20)
-        began = time.monotonic()
         assert await worker.terminate() == 1
-        assert time.monotonic() - began < 1
         assert log[2:] == [("exit", 1)]
         assert await worker.terminate() is None
 

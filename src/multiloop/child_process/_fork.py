@@ -8,7 +8,6 @@ It is no fork of this process (that would copy threads and locks): a new interpr
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..errors import UsageError
 from ..loop import hub
 from ._child import ChildProcess
 from ._options import SpawnKeywords, SpawnOptions, Stdio, StrPath
+from ._python import own_flags
 
 _BOOTSTRAP = Path(__file__).with_name("_bootstrap.py")
 
@@ -65,7 +65,7 @@ def fork(target: StrPath, args: Sequence[StrPath] = (), **options: Unpack[ForkKe
         path = os.path.join(base, name) if isinstance(base, str | os.PathLike) else name
         if not os.path.isfile(path):
             raise FileNotFoundError(2, "fork(): no such Python file", path)
-    flags = _own_flags() if exec_argv is None else list(exec_argv)  # type: ignore[call-overload]
+    flags = own_flags() if exec_argv is None else list(exec_argv)  # type: ignore[call-overload]
     line = [exec_path, *flags, str(_BOOTSTRAP), name, *args]
     child = ChildProcess(hub(), name, [os.fspath(word) for word in line], SpawnOptions(**settings))  # type: ignore[arg-type]
     child._start(line, None)
@@ -74,7 +74,3 @@ def fork(target: StrPath, args: Sequence[StrPath] = (), **options: Unpack[ForkKe
 
 def _is_file(name: str) -> bool:
     return name.endswith(".py") or os.sep in name
-
-
-def _own_flags() -> list[str]:
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]

@@ -16,13 +16,15 @@ import select
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._limits import CHILD_LAST_WAIT_S
 
-# Waitable ends of children that were let go: reaped when the next child is started.
+# Children that were let go: reaped when the next one is started, on whatever thread.
 _let_go: list[Process] = []
+_let_go_lock = threading.Lock()
 
 
 class Process:
@@ -32,9 +34,7 @@ class Process:
 
     def __init__(self, arguments: Sequence[str | bytes | os.PathLike[str]], *, own_group: bool, **options: Any) -> None:
         """Start it. Raises what Popen raises: OSError with the name of what is missing, ValueError, TypeError."""
-        for process in tuple(_let_go):
-            if process._reap() is not None:
-                _let_go.remove(process)
+        _reap_let_go()
         popen = subprocess.Popen(arguments, process_group=0 if own_group else None, **options)
         self.pid = popen.pid
         popen.returncode = 0  # it is ours from here on: no warning, no waiting by the Popen object
@@ -56,7 +56,10 @@ class Process:
 
     def _wait(self) -> None:
         """Where there is no pidfd (macOS): a thread waits, without reaping, until the loop can."""
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:  # somebody was faster
+            pass
         loop = self._loop
         try:
             if loop is not None:
@@ -114,20 +117,43 @@ class Process:
             return False
         return True
 
+    def unwatch(self) -> None:
+        """Stop watching; called on the loop. From then on any thread may `kill_and_reap` it."""
+        self._on_exit = None
+        if self._pidfd >= 0 and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._pidfd)
+        self._loop = None
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's, and so is the loop."""
+        self._on_exit = self._loop = None
+        self.reaped = True
+        self._close()
+
     def let_go(self) -> None:
         """Stop watching; it lives on. Reaped later, if we live on too."""
         self._on_exit = None
         self._close()
         if not self.reaped:
-            _let_go.append(self)
+            with _let_go_lock:
+                _let_go.append(self)
 
     def wait_for_end(self, seconds: float) -> bool:
         """Wait until it has ended, blocking, at most so long; whether it has. For the end of the program."""
-        if self.reaped or self._pidfd < 0:
-            return self.reaped
-        waiting = select.poll()
-        waiting.register(self._pidfd, select.POLLIN)
-        return bool(waiting.poll(max(0.0, seconds) * 1000))
+        if self._pidfd >= 0:
+            waiting = select.poll()
+            waiting.register(self._pidfd, select.POLLIN)
+            return bool(waiting.poll(max(0.0, seconds) * 1000))
+        until_s = time.monotonic() + seconds
+        while not self._has_ended() and time.monotonic() < until_s:  # only where there is no pidfd
+            time.sleep(0.001)
+        return self._has_ended()
+
+    def _has_ended(self) -> bool:
+        try:
+            return self.reaped or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # somebody else has reaped it
+            return True
 
     def kill_and_reap(self) -> None:
         """End it at once, because the program ends; waits for its end for a moment."""
@@ -136,6 +162,11 @@ class Process:
             self.wait_for_end(CHILD_LAST_WAIT_S)
         if self._reap() is None and not self.reaped:
             self.let_go()
+
+
+def _reap_let_go() -> None:
+    with _let_go_lock:
+        _let_go[:] = [process for process in _let_go if process._reap() is None and not process.reaped]
 
 
 def _open_pidfd(pid: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,9 +24,11 @@ from ._deaths import pool_broken
 from ._link import Link, State
 from ._options import PoolConfig
 from ._protocol import STARTED
+from ._rights import close_all
 from ._spawn import collect, spawn
 
 if TYPE_CHECKING:
+    from ..child_process._process import Process
     from ._engine_local import LocalEngine
 
 _log = logging.getLogger("multiloop.pool")
@@ -114,7 +115,7 @@ class Crew:
             return
         driver = self._engine.driver
 
-        def born(process: subprocess.Popen[bytes] | None, error: BaseException | None) -> None:
+        def born(process: Process | None, error: BaseException | None) -> None:
             if not driver.call(self._born, link, process, error) and process is not None:
                 collect(process)  # that loop is closed
 
@@ -125,7 +126,12 @@ class Crew:
         from ._bodies_inside import InterpreterBody, ThreadBody
 
         kind = InterpreterBody if self._config.kind == "interpreter" else ThreadBody
-        link.body = kind(link.worker_socket, link.page_descriptor, f"{self._config.name}-{link.slot}")
+        try:
+            link.body = kind(link.worker_socket, link.page_descriptor, f"{self._config.name}-{link.slot}")
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread left
+            close_all((link.worker_socket, link.page_descriptor))
+            self._engine.loop.call_soon(self._not_born, link, error)
+            return
         link.body.watch(self._engine.loop, partial(self._gone, link))
 
     def _cannot_start(self, error: BaseException | None) -> None:
@@ -135,13 +141,9 @@ class Crew:
         else:
             _log.warning("pool %s: a worker could not be started: %s", self._config.name, error)
 
-    def _born(self, link: Link, process: subprocess.Popen[bytes] | None, error: BaseException | None) -> None:
+    def _born(self, link: Link, process: Process | None, error: BaseException | None) -> None:
         if process is None:
-            if link.state is not State.GONE:
-                self.links.remove(link)
-                link.close()
-                self._note()
-                self._cannot_start(error)
+            self._not_born(link, error)
             return
         link.body = ProcessBody(process)
         if link.state is State.GONE:  # abandoned meanwhile
@@ -150,6 +152,13 @@ class Crew:
         link.body.watch(self._engine.loop, partial(self._gone, link))
         if link.state is State.KILLED:
             link.body.kill()
+
+    def _not_born(self, link: Link, error: BaseException | None) -> None:
+        if link.state is not State.GONE:
+            self.links.remove(link)
+            link.close()
+            self._note()
+            self._cannot_start(error)
 
     def became_ready(self, link: Link) -> None:
         """The initializer has run."""

@@ -14,9 +14,9 @@ from asyncio import InvalidStateError
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..worker_threads._failures import unpack_error
 from . import _protocol as protocol
 from ._assign import UNKNOWN_NS
-from ._failures import unpack_error
 from ._page import Page
 from ._protocol import FROM_WORKER, HELD, HELD_TURN, PLAIN, VALUE
 from ._rights import LOST, Parcel, claim, close_all, descriptors_of

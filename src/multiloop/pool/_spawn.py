@@ -3,7 +3,7 @@
 What lives here: `spawn`, `collect`, the lifeline pipe, the command line of a worker. What must not: what is said to a
 worker, when one is started.
 
-* subprocess.Popen, never fork: a fork copies locks that other threads hold, and aborts where a sub-interpreter lives.
+* Never by fork: it copies locks that other threads hold, and aborts where a sub-interpreter lives.
 * A thread does it, because starting takes milliseconds; it ends when nothing is left to start.
 * The lifeline: one pipe whose writing end this process alone holds and never uses. Its end-of-file is the end of this
   process, on which the kernel kills every worker (`_worker_boot._die_with_parent`).
@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..child_process._process import Process
+from ..child_process._python import interpreter
 
-_START = "import sys; sys.path.insert(0, sys.argv.pop(4)); from multiloop.pool._worker_boot import main; main()"
+_CODE = "import sys; sys.path.insert(0, sys.argv.pop(4)); from multiloop.pool._worker_boot import main; main()"
 _PACKAGE_PARENT = str(Path(__file__).parents[2])
 
-Born = Callable[[subprocess.Popen[bytes] | None, BaseException | None], None]
+Born = Callable[[Process | None, BaseException | None], None]
 
 
 class _Starter:
@@ -83,7 +83,7 @@ def spawn(socket_descriptor: int, page_descriptor: int, name: str, born: Born) -
     def job() -> None:
         process, error = None, None
         try:
-            process = _popen(socket_descriptor, page_descriptor, name)
+            process = _start(socket_descriptor, page_descriptor, name)
         except BaseException as raised:
             error = raised
         finally:
@@ -94,40 +94,22 @@ def spawn(socket_descriptor: int, page_descriptor: int, name: str, born: Born) -
     _starter.put(job)
 
 
-def collect(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and wait for its end, off the loop, so that no zombie stays."""
-
-    def job() -> None:
-        process.kill()
-        process.wait()
-
-    _starter.put(job)
+def collect(process: Process) -> None:
+    """Kill a process that is not watched and wait for its end, off the loop, so that no zombie stays."""
+    _starter.put(process.kill_and_reap)
 
 
-def _popen(socket_descriptor: int, page_descriptor: int, name: str) -> subprocess.Popen[bytes]:
+def _start(socket_descriptor: int, page_descriptor: int, name: str) -> Process:
     if _starter.lifeline is None:
         _starter.lifeline = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
     lifeline = _starter.lifeline[0]
     passed = (socket_descriptor, page_descriptor, lifeline)
     command = [
-        _python(),
-        *_flags(),
+        *interpreter(),
         "-c",
-        _START,
+        _CODE,
         *map(str, passed),
         _PACKAGE_PARENT,
         f"[worker of {name}]",  # for whoever looks at the list of processes
     ]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=passed)
-
-
-def _python() -> str:
-    if not sys.executable:
-        raise UsageError("pool: sys.executable is empty, so no worker process can be started: set it to a Python")
-    return sys.executable
-
-
-def _flags() -> Sequence[str]:
-    """Return the options this interpreter was started with, as multiprocessing hands them on."""
-    flags: Callable[[], list[str]] | None = getattr(subprocess, "_args_from_interpreter_flags", None)
-    return flags() if flags is not None else ()
+    return Process(command, own_group=False, stdin=subprocess.DEVNULL, pass_fds=passed)

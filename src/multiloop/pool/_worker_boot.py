@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..worker_threads._authkey import adopt_authkey
+from ..worker_threads._failures import pack_error
 from ..worker_threads._main_module import install
 from . import _protocol as protocol
-from ._failures import pack_error
 from ._inside import current_worker, here, in_thread
 from ._page import Page
 from ._worker_main import PoolGone, Worker

@@ -24,8 +24,8 @@ from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
 from typing import Any
 
+from ..worker_threads._failures import pack_error
 from . import _protocol as protocol
-from ._failures import pack_error
 from ._page import Page
 from ._protocol import (
     FINISHED,

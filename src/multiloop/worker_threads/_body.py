@@ -11,14 +11,18 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from . import _memory
 from ._authkey import authkey
 from ._main_module import describe_main
 from ._options import Options
 from ._place import Place
+from ._transit import close_all
 from ._words import Plan
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,26 @@ class Outfit:
     stdout: int = -1
     stderr: int = -1
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them."""
+        return self.control, self.port, self.stdin, self.stdout, self.stderr
+
     def close(self) -> None:
         """Close all of them here: the body has its own copies, or will never need them."""
-        for fd in (self.control, self.port, self.stdin, self.stdout, self.stderr):
-            if fd >= 0:
-                os.close(fd)
+        close_all(self.descriptors)
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a body is made from. The outfit belongs to it, also when it cannot begin."""
+
+    options: Options
+    outfit: Outfit
+    place: Place  # that it is started from
+    thread_id: int
+    loop: asyncio.AbstractEventLoop
+    on_end: OnEnd
 
 
 class Body(Protocol):
@@ -65,12 +84,16 @@ class Body(Protocol):
     def stack(self) -> str:
         """Where it is, when it does not stop; empty if that is not known."""
 
+    def is_over(self) -> bool:
+        """Whether nothing of it runs any more."""
+
     def abandon(self) -> None:
         """The program ends: stop it, call nobody."""
 
 
-def make_plan(kind: str, options: Options, outfit: Outfit, place: Place, thread_id: int, leash: int = -1) -> Plan:
+def make_plan(kind: str, birth: Birth, leash: int = -1) -> Plan:
     """Everything that a new place needs before its first message."""
+    options, outfit = birth.options, birth.outfit
     is_process = kind == "process"
     environment = None
     if not is_process and options.env is not None:
@@ -80,7 +103,7 @@ def make_plan(kind: str, options: Options, outfit: Outfit, place: Place, thread_
         path=[str(each) for each in sys.path],
         argv=[options.target.name, *options.argv],
         name=options.name,
-        thread_id=thread_id,
+        thread_id=birth.thread_id,
         control=outfit.control,
         port=outfit.port,
         parent_pid=os.getpid(),

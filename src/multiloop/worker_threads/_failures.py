@@ -1,107 +1,110 @@
-"""Exceptions on their way from one place to another.
+"""Exceptions on their way from one place to another: from workers, and from the tasks of a pool.
 
 What lives here: `pack_error` and `unpack_error`, side by side because they mirror each other. What must not: what a
-failure means to anybody.
+failure means to anybody; imports that a worker's start would feel.
 
-What arrives: the same type with its arguments, attributes and notes, and its causes and contexts, each by itself, so
-that one that cannot travel does not spoil the others. The end of the chain gets the worker's traceback as its cause, so
-that it is printed first. What cannot be pickled or made again arrives as RemoteError.
+What arrives: the same type with its arguments, attributes and notes, its causes and contexts (each by itself, so that
+one that cannot travel does not spoil the others), and the traceback of the worker as text, as the cause at the end of
+the chain, so that it is printed first. An exception that cannot be pickled or made again arrives as RemoteError.
 """
 
 from __future__ import annotations
 
-import pickle
-from typing import Any, NamedTuple
-
-from ..errors import RemoteError
+import _pickle
+import marshal
+import os
+from typing import Any
 
 _MAX_CHAIN = 32  # causes of causes
 _MAX_TEXT_CHARS = 64 * 1024
+_OWN = os.path.dirname(__file__)
+_OWN_FOLDERS = (_OWN, os.path.join(os.path.dirname(_OWN), "pool"))  # whose frames say nothing to a user
 
 
-class _Packed(NamedTuple):
-    """One exception of the chain."""
-
-    pickled: bytes | None
-    type_name: str
-    text: str
-    notes: tuple[str, ...]
-    is_cause: bool  # of the one before it; else its context
-
-
-class RemoteTraceback(Exception):
-    """The traceback of an exception as its worker saw it: the last cause in the chain of that exception."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
+# --- in the worker ----------------------------------------------------------------------------------------------------
 def pack_error(error: BaseException) -> bytes:
-    """Turn an exception into bytes. Never raises, whatever the exception's class does."""
-    chain: list[_Packed] = []
-    each: BaseException | None = error
+    """Turn an exception into bytes; never raises, whatever the exception's class does."""
+    links: list[tuple[bytes | None, str, str, list[str], bool]] = []
     is_cause = False
+    walking: BaseException | None = error
     seen: set[int] = set()
-    while each is not None and id(each) not in seen and len(chain) < _MAX_CHAIN:
-        seen.add(id(each))
-        chain.append(_packed(each, is_cause))
-        is_cause = each.__cause__ is not None
-        each = each.__cause__ if is_cause or each.__suppress_context__ else each.__context__
-    return pickle.dumps(([tuple(packed) for packed in chain], _traceback_text(error)), 5)
+    while walking is not None and id(walking) not in seen and len(links) < _MAX_CHAIN:
+        seen.add(id(walking))
+        kind = type(walking)
+        notes = [str(note) for note in getattr(walking, "__notes__", None) or ()]
+        links.append((_try_pickle(walking), f"{kind.__module__}.{kind.__qualname__}", _text(walking), notes, is_cause))
+        is_cause = walking.__cause__ is not None
+        walking = walking.__cause__ if is_cause or walking.__suppress_context__ else walking.__context__
+    return marshal.dumps((links, _traceback_text(error)))
 
 
-def _packed(error: BaseException, is_cause: bool) -> _Packed:
+def _try_pickle(error: BaseException) -> bytes | None:
     try:
-        pickled = pickle.dumps(error, 5)
-    except Exception:
-        pickled = None
+        return _pickle.dumps(error, 5)
+    except BaseException:
+        return None
+
+
+def _text(error: BaseException) -> str:
     try:
-        text = str(error)
-    except Exception as worse:
-        text = f"<its __str__ failed: {type(worse).__qualname__}>"
-    kind = type(error)
-    notes = tuple(str(note) for note in getattr(error, "__notes__", None) or ())
-    return _Packed(pickled, f"{kind.__module__}.{kind.__qualname__}", text, notes, is_cause)
+        return str(error)
+    except BaseException as worse:
+        return f"<its __str__ failed: {type(worse).__qualname__}>"
 
 
 def _traceback_text(error: BaseException) -> str:
-    import traceback
-
+    """Format the traceback without the frames of ours that it begins with."""
     try:
-        return "".join(traceback.format_exception(error))[-_MAX_TEXT_CHARS:]
-    except Exception as worse:
+        import traceback
+
+        formatted = traceback.TracebackException(type(error), error, error.__traceback__)
+        _drop_own_frames(formatted, set())
+        return "".join(formatted.format())[-_MAX_TEXT_CHARS:]
+    except BaseException as worse:
         return f"{type(error).__qualname__}: its traceback could not be formatted ({type(worse).__qualname__})\n"
 
 
-def unpack_error(data: bytes | bytearray | memoryview) -> BaseException:
-    """Make the exception that `pack_error` took apart. Never raises for what that made."""
-    chain, text = pickle.loads(data)
-    packed = [_Packed(*each) for each in chain]
-    errors = [_remake(each) for each in packed]
-    for index in range(1, len(errors)):
-        if packed[index].is_cause:
-            errors[index - 1].__cause__ = errors[index]
+def _drop_own_frames(formatted: Any, seen: set[int]) -> None:
+    while formatted is not None and id(formatted) not in seen:
+        seen.add(id(formatted))
+        while formatted.stack and os.path.dirname(formatted.stack[0].filename) in _OWN_FOLDERS:
+            del formatted.stack[0]
+        for part in formatted.exceptions or ():
+            _drop_own_frames(part, seen)
+        if formatted.__context__ is not None:
+            _drop_own_frames(formatted.__context__, seen)
+        formatted = formatted.__cause__
+
+
+# --- where it arrives -------------------------------------------------------------------------------------------------
+def unpack_error(body: Any) -> BaseException:
+    """Make the exception that `pack_error` took apart; never raises for what that made."""
+    from ..errors import RemoteTraceback
+
+    links, text = marshal.loads(body)
+    made = [_remake(pickled, name, said, notes) for pickled, name, said, notes, _ in links]
+    for index in range(1, len(made)):
+        if links[index][4]:
+            made[index - 1].__cause__ = made[index]
         else:
-            errors[index - 1].__context__ = errors[index]
-    errors[-1].__cause__ = RemoteTraceback(text)
-    return errors[0]
+            made[index - 1].__context__ = made[index]
+    made[-1].__cause__ = RemoteTraceback(text)
+    return made[0]
 
 
-def _remake(packed: _Packed) -> BaseException:
+def _remake(pickled: bytes | None, name: str, said: str, notes: list[str]) -> BaseException:
     error: Any = None
-    if packed.pickled is not None:
+    if pickled is not None:
         try:
-            error = pickle.loads(packed.pickled)
-        except Exception:  # a class whose __init__ wants other arguments than it passes on, or that is not known here
+            error = _pickle.loads(pickled)
+        except BaseException:  # not known here, or its __init__ wants other arguments than it passes on
             error = None
     if not isinstance(error, BaseException):
-        error = RemoteError(packed.type_name, packed.text)
+        from ..errors import RemoteError
+
+        error = RemoteError(name, said)
     made: BaseException = error
-    if packed.notes and not getattr(made, "__notes__", None):
-        for note in packed.notes:
+    if notes and not getattr(made, "__notes__", None):
+        for note in notes:
             made.add_note(note)
     return made

@@ -6,11 +6,16 @@ leash (`_interpreter`).
 CPython raises an asynchronous exception only in threads of the interpreter that asks for it, between two bytecodes. So
 each interpreter has this thread, started before any code of the user. What is inside C code is not reached: then the
 stack is sent up the leash, for the report.
+
+Such an exception may come right behind `acquire`, also of a `with`, and the lock then stays taken for ever: whoever needs
+it later hangs, and the interpreter with it. So a thread that is inside code of the library or of ours is left alone for a
+moment; it comes back to the user's code, or waits in C code.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import select
 import socket
 import sys
@@ -18,10 +23,15 @@ import threading
 import time
 from typing import Any
 
-from .._limits import INTERRUPT_INTERVAL_S, TERMINATE_S
+from .._limits import INTERRUPT_DEFER_S, INTERRUPT_INTERVAL_S, TERMINATE_S
 from ._primitives import interrupt
 
 WORD = b"T"  # any byte would do
+
+_STEP_S = 0.001  # between looks whether the user's code is reached
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_LIBRARY = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")  # in the library's folder, not of it
 
 
 class Terminated(SystemExit):
@@ -29,6 +39,25 @@ class Terminated(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(1)
+
+
+def await_outside(thread_id: int) -> None:
+    """Wait until a thread of this interpreter is in code of the user, for a moment at most.
+
+    Whoever interrupts it next meets it there: the lock of the interpreter changes hands after milliseconds, not before.
+    """
+    until_s = time.monotonic() + INTERRUPT_DEFER_S
+    while is_inside(thread_id) and time.monotonic() < until_s:
+        time.sleep(_STEP_S)
+
+
+def is_inside(thread_id: int) -> bool:
+    """Whether a thread is in code of the standard library or of ours, which may hold a lock."""
+    frame = sys._current_frames().get(thread_id)
+    if frame is None:
+        return False
+    file = frame.f_code.co_filename
+    return file.startswith(_OURS) or (file.startswith(_LIBRARY) and not any(part in file for part in _INSTALLED))
 
 
 def stop_loop(loop: Any) -> None:
@@ -83,6 +112,7 @@ class Leash:
         began = time.monotonic()
         is_told = False
         while not self._rests_and_is_let_loose() and not self._is_over:
+            await_outside(self._worker)
             interrupt(self._worker, Terminated)
             _stop_loops()  # wakes them: the exception waits for the next bytecode
             if not is_told and time.monotonic() - began > 0.5 * TERMINATE_S:

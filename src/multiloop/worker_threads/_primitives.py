@@ -8,8 +8,10 @@ not exclude each other, so everybody who opens the buffer uses that one.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 View = memoryview
@@ -45,14 +47,23 @@ def interrupt(thread_id: int, exception: type[BaseException] | None) -> bool:
 
     C code is not interrupted: the exception waits until it returns. None takes back one that waits.
     """
+    return bool(_interrupter()(thread_id, exception))
+
+
+@functools.cache
+def _interrupter() -> Callable[[int, type[BaseException] | None], int]:
     module = _extension()
     if module is not None:
-        return bool(module.interrupt(thread_id, exception))
+        return cast(Callable[[int, type[BaseException] | None], int], module.interrupt)
     import ctypes
 
     set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    raised = ctypes.py_object() if exception is None else ctypes.py_object(exception)
-    return bool(set_exception(ctypes.c_ulong(thread_id), raised))
+
+    def interrupt_by_ctypes(thread_id: int, exception: type[BaseException] | None) -> int:
+        raised = ctypes.py_object() if exception is None else ctypes.py_object(exception)
+        return int(set_exception(ctypes.c_ulong(thread_id), raised))
+
+    return interrupt_by_ctypes
 
 
 def _extension() -> Any:

@@ -9,19 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ..child_process._process import Process
-from ..errors import UsageError
-from ._body import Ending, OnEnd, Outfit, make_plan, write_plan
-from ._options import Options
-from ._place import Place
+from ..child_process._python import interpreter
+from ._body import Birth, Ending, make_plan, write_plan
 from ._words import BOOTSTRAP
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class ProcessBody:
@@ -29,20 +21,13 @@ class ProcessBody:
 
     native_thread = None
 
-    def __init__(
-        self,
-        options: Options,
-        outfit: Outfit,
-        place: Place,
-        thread_id: int,
-        loop: asyncio.AbstractEventLoop,
-        on_end: OnEnd,
-    ) -> None:
+    def __init__(self, birth: Birth) -> None:
+        options, outfit = birth.options, birth.outfit
         plan_fd = -1
         try:
-            plan_fd = write_plan(make_plan("process", options, outfit, place, thread_id))
+            plan_fd = write_plan(make_plan("process", birth))
             self._process = Process(
-                [_python(), *_flags(), "-c", BOOTSTRAP.format(fd=plan_fd), f"[{options.name}]"],
+                [*interpreter(), "-c", BOOTSTRAP.format(fd=plan_fd), f"[{options.name}]"],
                 own_group=False,
                 env=options.env,
                 pass_fds=(outfit.control, outfit.port, plan_fd),
@@ -55,8 +40,8 @@ class ProcessBody:
                 os.close(plan_fd)
             outfit.close()
         self.pid = self._process.pid
-        self._on_end = on_end
-        self._process.watch(loop, self._ended)
+        self._on_end = birth.on_end
+        self._process.watch(birth.loop, self._ended)
 
     def _ended(self, code: int | None, signal_number: int | None) -> None:
         self._on_end(Ending(code, signal_number))
@@ -69,18 +54,10 @@ class ProcessBody:
         """Never needed: it is dead."""
         return ""
 
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.reaped
+
     def abandon(self) -> None:
         """Kill and reap it."""
         self._process.kill_and_reap()
-
-
-def _python() -> str:
-    if not sys.executable:
-        raise UsageError("sys.executable is empty, so no worker process can be started: set it to a Python")
-    return sys.executable
-
-
-def _flags() -> list[str]:
-    """The options this interpreter was started with, as multiprocessing hands them on."""
-    flags: Callable[[], list[str]] | None = getattr(subprocess, "_args_from_interpreter_flags", None)
-    return flags() if flags is not None else []

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .._limits import STDIO_HIGH_WATER_BYTES
 from ..child_process._pipes import ReadPipe, WritePipe
 from ..loop import Hub
-from ._body import Body, OnEnd, Outfit
+from ._body import Birth, Body, Outfit
 from ._options import Options
-from ._place import Place
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 @dataclass(slots=True)
@@ -78,28 +73,20 @@ def _nothing() -> None:
     return None
 
 
-def make_body(
-    kind: str,
-    options: Options,
-    outfit: Outfit,
-    place: Place,
-    thread_id: int,
-    loop: asyncio.AbstractEventLoop,
-    on_end: OnEnd,
-) -> Body:
+def make_body(kind: str, birth: Birth) -> Body:
     """Start a worker of this kind; the outfit belongs to it, also when starting fails."""
     if kind == "process":
         from ._process import ProcessBody
 
-        return ProcessBody(options, outfit, place, thread_id, loop, on_end)
+        return ProcessBody(birth)
     try:
         if kind == "interpreter":
             from ._interpreter import InterpreterBody
 
-            return InterpreterBody(options, outfit, place, thread_id, loop, on_end)
+            return InterpreterBody(birth)
         from ._thread import ThreadBody
 
-        return ThreadBody(options, outfit, place, thread_id, loop, on_end)
+        return ThreadBody(birth)
     except BaseException:
-        outfit.close()
+        birth.outfit.close()
         raise

@@ -29,7 +29,7 @@ from ..errors import ClosedError, UsageError, WorkerDied, WorkerStuck
 from ..events import EventEmitter
 from ..loop import AnyOperation, ErrorFirst, Handle, begin, hub
 from . import _zombies
-from ._body import Body, Ending
+from ._body import Birth, Body, Ending
 from ._choose import Choice, choose
 from ._cpu import CpuUsage, cpu_usage_of
 from ._crossing import exchange_of
@@ -177,9 +177,8 @@ class Worker(EventEmitter, Handle):
             return
         try:
             self._streams, outfit = open_streams(self._hub, self._options, inner)
-            self._body = make_body(
-                self.kind, self._options, outfit, self._place, self.thread_id, self._hub.loop, self._body_ended
-            )
+            birth = Birth(self._options, outfit, self._place, self.thread_id, self._hub.loop, self._body_ended)
+            self._body = make_body(self.kind, birth)
         except Exception as error:  # no process, thread, memory or descriptor to be had
             self._hub.loop.call_soon(self._body_ended, Ending(failure=error))
             return
@@ -323,7 +322,7 @@ class Worker(EventEmitter, Handle):
                 "it is left behind (worker_threads.zombies()). What must be stoppable needs kind='process'",
                 stack=stack,
             )
-            _zombies.add(self.thread_id, self.name, self.kind, stack)
+            _zombies.add(self.thread_id, self.name, self.kind, stack, self._body.is_over)
             _log.error("%s\n%s", self._stuck_error, stack)
             self.unref()
             self._hub.call(self._emit_error_if_heard, self._stuck_error)
@@ -340,7 +339,6 @@ class Worker(EventEmitter, Handle):
         self._is_ended = True
         if self._stuck_timer is not None:
             self._stuck_timer.cancel()
-        _zombies.discard(self.thread_id)
         while packets := self._control.receive():
             for packet in packets:
                 self._said(packet)

@@ -6,6 +6,7 @@ What lives here: the list of them, for `zombies()` and the statistics. What must
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -19,17 +20,21 @@ class Zombie(NamedTuple):
     stack: str  # where it was when it did not stop; empty if that could not be told
 
 
-_left_behind: dict[int, tuple[str, str, float, str]] = {}
+class _LeftBehind(NamedTuple):
+    thread_id: int
+    name: str
+    kind: str
+    since_s: float  # by the monotonic clock
+    stack: str
+    is_over: Callable[[], bool]
 
 
-def add(thread_id: int, name: str, kind: str, stack: str) -> None:
-    """Count one."""
-    _left_behind[thread_id] = (name, kind, time.monotonic(), stack)
+_left_behind: list[_LeftBehind] = []
 
 
-def discard(thread_id: int) -> None:
-    """It has ended after all."""
-    _left_behind.pop(thread_id, None)
+def add(thread_id: int, name: str, kind: str, stack: str, is_over: Callable[[], bool]) -> None:
+    """Count one until it is over."""
+    _left_behind.append(_LeftBehind(thread_id, name, kind, time.monotonic(), stack, is_over))
 
 
 def zombies() -> list[Zombie]:
@@ -37,8 +42,6 @@ def zombies() -> list[Zombie]:
 
     Each uses its memory, and maybe a core, until that code returns or the process ends. They never hold up its end.
     """
-    now = time.monotonic()
-    return [
-        Zombie(thread_id, name, kind, now - since, stack)
-        for thread_id, (name, kind, since, stack) in _left_behind.items()
-    ]
+    _left_behind[:] = [each for each in _left_behind if not each.is_over()]
+    now_s = time.monotonic()
+    return [Zombie(each.thread_id, each.name, each.kind, now_s - each.since_s, each.stack) for each in _left_behind]
