@@ -1,6 +1,7 @@
 """loop_delay, utilization and the histogram under them."""
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
@@ -26,6 +27,20 @@ def test_a_histogram_is_exact_in_extremes_and_mean_and_close_in_quantiles(values
     assert histogram.mean == pytest.approx(sum(values) / len(values))
     wanted = ordered[max(1, -int(-len(values) * percent // 100)) - 1]
     assert histogram.percentile(percent) == pytest.approx(wanted, rel=0.04, abs=1e-6)
+
+
+# Between whole microseconds, where rounding cannot put them into another bucket.
+@given(st.lists(st.integers(-10, 10**12).map(lambda whole: whole * 1000 + 500), max_size=100), st.integers(0, 100))
+def test_many_at_once_count_as_one_by_one(nanoseconds, cut):
+    one_by_one, at_once = Histogram(), Histogram()
+    for each in nanoseconds:
+        one_by_one.record(each / 1e9)
+    at_once.record_all(nanoseconds[:cut])
+    at_once.record_all(nanoseconds[cut:])
+    wanted, got = one_by_one.snapshot(), at_once.snapshot()
+    assert got == dataclasses.replace(wanted, mean=got.mean, total=got.total)
+    assert (got.mean, got.total) == (pytest.approx(wanted.mean), pytest.approx(wanted.total))
+    assert at_once.stddev == pytest.approx(one_by_one.stddev, rel=1e-3, abs=1.0)
 
 
 def test_an_empty_histogram_says_nothing():
