@@ -138,7 +138,11 @@ CHANNEL_CLOSE_S = 1.0  # how long a closing channel waits for the acknowledgemen
 ATOMICS_SLICE_S = 0.25  # Atomics.wait sleeps at most this long before it looks whether the others are alive.
 ATOMICS_STALE_S = 2.0  # a waiter that did not look for so long was killed (or stopped): it is passed over.
 TERMINATE_S = 2.0  # what terminate() allows an interpreter or a thread before it is reported as stuck (row 27: 5 s).
+STUCK_S = 4.5  # … and at the latest, where its own watching thread has not come to say so: a starved machine.
 PROGRAM_END_S = 1.0  # how long the end of the program waits for interpreters that were told to stop.
+PROGRAM_EXIT_S = (
+    10.0  # then Python may take so long to end beside one that did not stop (1 ms; 3 s on a starved machine).
+)
 INTERRUPT_INTERVAL_S = 0.05  # between two attempts at interrupting it: an `except` clause may have swallowed one.
 INTERRUPT_DEFER_S = 0.1  # how long an attempt waits for code of the user: elsewhere it may leave a lock taken for ever.
 LINGER_S = 1.0  # how long the end of a worker waits for the reader of a port with messages that were not taken.

@@ -261,7 +261,7 @@ async def wait_until_forsaken(buffer):
         await Atomics.wait_async(buffer, 0, 0, 30)
 
 
-def test_a_waiter_learns_within_a_second_that_its_peer_was_killed(form):
+def test_a_waiter_learns_that_its_peer_was_killed(form):
     async def main():
         buffer = SharedBuffer(8)
         worker = Worker(targets.hold_buffer, worker_data=buffer, kind="process")

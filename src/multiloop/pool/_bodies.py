@@ -19,7 +19,7 @@ class Body(Protocol):
     """One worker's life, seen from outside."""
 
     ident: int  # of the process or thread
-    can_stick: bool  # whether it may survive `kill`; it then has `stuck()`, too
+    can_stick: bool  # whether it may survive `kill`; it is then an `_InsideBody`
     exit_code: int | None  # minus the number of a signal; None while it lives, and of a thread
 
     @property

@@ -61,14 +61,15 @@ class _InsideBody:
         self._host.tell_nobody()
         self._host.stop()
 
-    def stuck(self) -> str:
-        """It does not stop: count it, listen no more, return where it is."""
+    def stack(self) -> str:
+        """Where it is, when it does not stop; empty if that is not known."""
+        return self._host.stack()
+
+    def give_up(self, stack: str) -> None:
+        """It does not stop: count it, listen no more."""
         self._host.tell_nobody()
-        if self._host.is_over():
-            return ""
-        stack = self._host.stack()
-        zombies.add(self.ident, self._name, self.kind, stack, self._host.is_over)
-        return stack
+        if not self._host.is_over():
+            zombies.add(self.ident, self._name, self.kind, stack, self._host.is_over)
 
     def forget(self) -> None:
         """See Body."""

@@ -207,12 +207,16 @@ class Crew:
     def _kill_late(self, link: Link) -> None:
         self.kill(link, replace=False)
 
-    def _stuck(self, link: Link) -> None:
+    def _stuck(self, link: Link, is_late: bool = False) -> None:
         """A worker inside this process does not stop: go on without it."""
-        body = link.body
+        body: Any = link.body
         if isinstance(body, ProcessBody) or body is None or link.state is State.GONE:
             return
-        stack = body.stuck()  # type: ignore[attr-defined]
+        stack = body.stack()
+        if not stack and not is_late:  # it was seen to stop, and ends slowly; or nothing in it runs for want of a core
+            self._grace(link, limits.STUCK_S - limits.TERMINATE_S, partial(self._stuck, is_late=True))
+            return
+        body.give_up(stack)
         _log.error(
             "pool %s: the worker (%s) does not stop: it is inside C code, or handles every exception. It is left "
             "behind; what must be stoppable needs kind='process'. It is at\n%s",

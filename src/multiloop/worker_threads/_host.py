@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .._limits import PROGRAM_END_S
+from .._limits import PROGRAM_END_S, PROGRAM_EXIT_S
 from ._leash import WORD, stack_of
 from ._transit import close_all
 
@@ -217,8 +217,9 @@ def _stop_all() -> None:
     for host in left:
         host.let_loose()
     if any(isinstance(host, InterpreterHost) for host in left):
-        # CPython waits for threads that such an interpreter has started. This timer needs no lock of any interpreter.
-        faulthandler.dump_traceback_later(PROGRAM_END_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+        # CPython waits for threads that such an interpreter has started. This timer needs no lock of any interpreter;
+        # the exit code is 1 then.
+        faulthandler.dump_traceback_later(PROGRAM_EXIT_S, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
 
 
 atexit.register(_stop_all)

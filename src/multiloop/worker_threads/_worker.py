@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from .._limits import MAX_MESSAGE_BYTES, TERMINATE_S
+from .._limits import MAX_MESSAGE_BYTES, STUCK_S, TERMINATE_S
 from ..child_process._pipes import ReadPipe, WritePipe
 from ..errors import ClosedError, UsageError, WorkerDied, WorkerStuck
 from ..events import EventEmitter
@@ -293,8 +293,9 @@ class Worker(EventEmitter, Handle):
 
         A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with its loop.
 
-        Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after two seconds: it goes on inside
-        C code, is counted by `zombies()`, and no longer keeps the program running. 'exit' comes if it ever ends.
+        Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after two seconds (4.5 on a starved
+        machine): it goes on inside C code, is counted by `zombies()`, and no longer keeps the program running. 'exit' comes
+        if it ever ends.
         """
         op: AnyOperation[int | None] = begin(callback, self._hub)
         if self._is_ended:
@@ -311,12 +312,17 @@ class Worker(EventEmitter, Handle):
             self._hub.loop.call_soon(self._report_stuck)
         return op
 
-    def _report_stuck(self) -> None:
+    def _report_stuck(self, is_late: bool = False) -> None:
         if self._is_ended or self._body is None:
             return
         if not self._is_stuck:
-            self._is_stuck = True
             stack = self._body.stack()
+            if (
+                not stack and not is_late
+            ):  # it was seen to stop, and ends slowly; or nothing in it runs for want of a core
+                self._stuck_timer = self._hub.loop.call_later(STUCK_S - TERMINATE_S, self._report_stuck, True)
+                return
+            self._is_stuck = True
             self._stuck_error = WorkerStuck(
                 f"{self.kind} {self.name!r} does not stop: it is inside C code, or handles every exception; "
                 "it is left behind (worker_threads.zombies()). What must be stoppable needs kind='process'",
