@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from multiloop import _buckets as buckets
 from multiloop.health._histogram import Histogram
-from multiloop.pool._meter import Histogram as PoolHistogram
+from multiloop.pool._meter import Series
 
 
 def counts_of(*seconds: float) -> list[int]:
@@ -56,7 +56,7 @@ def test_exposed_buckets_are_cumulative_and_end_with_everything() -> None:
 
 
 def test_every_histogram_of_ours_can_be_added_up() -> None:
-    delays, tasks = Histogram(), PoolHistogram()
+    delays, tasks = Histogram(), Series()
     for seconds in (0.0012, 0.03, 2.2):
         delays.record(seconds)
         tasks.fresh.append(int(seconds * 1e9))
