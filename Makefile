@@ -1,6 +1,7 @@
 # make serve   the demo and its dashboard      make test      the fast tests
 # make lint    ruff, mypy, import rules        make test-all  every test that runs here
 # make bench   multiloop beside its peers, in one run; writes docs/benchmarks/ (make bench-quick: three minutes)
+# make docs    the documentation as a site, in site/
 # make bench-check   instruction counts against the baseline (make bench-check-update writes a new one)
 #
 # Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=8080, ADMIN_PORT=9090 and
@@ -22,11 +23,11 @@ GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["
 FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.socket().connect_ex(("127.0.0.1", wanted)); \
 	print(socket.create_server(("127.0.0.1", 0 if busy else wanted)).getsockname()[1])
 
-.PHONY: help serve test test-all lint bench bench-quick bench-check bench-check-update bench-tools clean
+.PHONY: help serve test test-all lint docs bench bench-quick bench-check bench-check-update bench-tools clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/installed
 	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 8000)}; \
@@ -50,6 +51,10 @@ lint: $(VENV)/installed-lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed-docs
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # The benchmarks need nothing but Python here: they make environments of their own in .bench.
 bench: | $(BIN)/python
 	@$(BIN)/python -m bench run $(ARGS)
@@ -68,7 +73,7 @@ bench-tools:
 	apt-get install -y wrk apache2-utils postgresql npm valgrind gcc linux-perf
 
 clean:
-	rm -rf $(VENV) .bench build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Stamps: what is installed is installed again only when pyproject.toml says something new.
 $(BIN)/python:
@@ -82,7 +87,7 @@ $(VENV)/installed: pyproject.toml $(wildcard setup.py) | $(BIN)/python
 	@$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-$(VENV)/installed-test $(VENV)/installed-lint: $(VENV)/installed-%: $(VENV)/installed
+$(VENV)/installed-test $(VENV)/installed-lint $(VENV)/installed-docs: $(VENV)/installed-%: $(VENV)/installed
 	@echo "installing what make $* needs"
 	@$(BIN)/python -c '$(GROUP)' $* > $(VENV)/$*.txt
 	@$(BIN)/python -m pip install -q -r $(VENV)/$*.txt
