@@ -5,7 +5,7 @@ only what it uses; and the switch to the compiled form. What must not: any code 
 
 Modules: `timers` `events` (one loop, callbacks) · `fs` `net` `dns` `stream` `child_process` `http` (asynchronous I/O) ·
 `cluster` (one loop per core) · `worker_threads` `pool` (CPU-bound work beside the loop) · `health` (what blocks it) ·
-`metrics` `dashboard` (seeing it).
+`testing` (the test kit) · `metrics` `dashboard` (seeing it).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         net,
         pool,
         stream,
+        testing,
         timers,
         worker_threads,
     )
@@ -58,6 +59,7 @@ __all__ = [
     "pool",
     "run",
     "stream",
+    "testing",
     "timers",
     "worker_threads",
 ]

@@ -70,7 +70,7 @@ def serving(folder: Path, *arguments: str, **variables: str) -> Iterator[tuple[s
             text=True,
         )
     try:
-        wait_until(lambda: "serving" in log.read_text() or process.poll() is not None)
+        wait_until(lambda: "serving" in log.read_text() or process.poll() is not None, 40)
         found = re.search(r"https?://\S+|unix:\S+", log.read_text())
         assert found is not None, log.read_text()
         yield process, found[0].rstrip(",")
@@ -78,7 +78,7 @@ def serving(folder: Path, *arguments: str, **variables: str) -> Iterator[tuple[s
         if process.poll() is None:
             process.terminate()
         try:
-            process.wait(15)
+            process.wait(40)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

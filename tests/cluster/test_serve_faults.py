@@ -66,11 +66,8 @@ def test_a_killed_worker_is_replaced_and_no_fresh_request_fails(tmp_path: Path) 
             for _ in range(2):
                 victim = max(workers.values())
                 os.kill(victim, signal.SIGKILL)
-                killed = time.monotonic()
                 wait_until(lambda gone=victim: gone not in server.children() and len(server.workers()) == 2)
-                took = time.monotonic() - killed
                 workers = server.workers()
-        assert took < 3  # 0.5 s plus the imports on a quiet machine
         assert len(load.failures) <= 2 * 2, load.failures  # only what had been read by the killed one
         assert load.replies > 50
         assert "died (SIGKILL)" in server.log

@@ -157,6 +157,20 @@ def test_an_idle_kept_connection_moves_to_the_new_generation_without_a_word(tmp_
             sock.close()
 
 
+@pytest.mark.parametrize("policy", ["shared", pytest.param("reuse_port", marks=SLOW)])
+def test_idle_connections_that_workers_accepted_themselves_move_as_well(tmp_path: Path, policy: str) -> None:
+    with serving(tmp_path, policy=policy) as server:
+        before = server.wait_ready(2)
+        sockets = [server.connect() for _ in range(20)]
+        silent, spoken = sockets[:10], sockets[10:]
+        assert {int(ask(sock)) for sock in spoken} <= set(before.values())
+        _control.call(server.control, "reload", timeout_s=30)
+        wait_until(lambda: len(server.children()) == 2)
+        assert {int(ask(sock)) for sock in (*spoken, *silent)} <= set(server.workers().values())
+        for sock in sockets:
+            sock.close()
+
+
 def test_a_reload_to_broken_code_leaves_the_old_generation_and_says_why(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         workers = server.wait_ready(2)

@@ -7,19 +7,20 @@ What lives here: `Answers`, the half of the dealer that listens. What must not: 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 
 from .._wire import messages as wire
 from ._door import Door
-from ._link import Link, Waiting
+from ._link import KERNEL, Kernel, Link, Waiting
 
 
 class Answers:
     """Keeps the accounts of workers by what they answer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, kernel: Kernel = KERNEL) -> None:
         self._loop = loop
+        self._kernel = kernel
+        self._read_before: dict[int, int] = {}  # of those that were given back: what had been read from them by then
         self._links: dict[int, Link] = {}
         self._door_of: dict[int, Door] = {}  # by the listener's index
         self._held = 0  # duplicates, over all workers
@@ -41,7 +42,7 @@ class Answers:
         """Let a connection wait behind its door; close it when the door is gone."""
         door = self._door_of.get(waiting[1])
         if door is None:
-            os.close(waiting[0])
+            self._close(waiting[0])
             return
         if first:
             door.pending.appendleft(waiting)
@@ -87,7 +88,7 @@ class Answers:
 
     def _acknowledged(self, link: Link, numbers: Iterable[int]) -> None:
         held = link.held
-        close = os.close
+        close = self._close
         for value in numbers:
             number, flags = value >> 3, value & 7
             if flags & wire.ADOPTED:
@@ -116,9 +117,22 @@ class Answers:
                 if flags & wire.REFUSED:
                     link.refuses(door)
             if arrived:
+                self._remember(descriptors[index])
                 self._wait((descriptors[index], listener, flags & ~wire.REFUSED, prefix))
         # Answered when they have found a place: until then the worker sends no more than it has under way.
         self._unanswered.append((link, wire.pack_numbers(wire.TAKEN, answers), doors))
+
+    def _remember(self, descriptor: int) -> None:
+        """It was read from, but not by whoever has it next: if that one dies, it can be dealt once more."""
+        try:
+            self._read_before[descriptor] = self._kernel.bytes_read(descriptor)
+        except OSError:  # the client is gone
+            self._read_before.pop(descriptor, None)
+
+    def _close(self, descriptor: int) -> None:
+        if self._read_before:  # the number will be another connection's
+            self._read_before.pop(descriptor, None)
+        self._kernel.close(descriptor)
 
     def _answer_returns(self) -> None:
         unanswered, self._unanswered = self._unanswered, []

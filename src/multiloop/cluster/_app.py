@@ -12,11 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import signal
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -26,6 +24,7 @@ from .._wire import messages as wire
 from . import _actions as act
 from ._dealer import Dealer
 from ._environment import worker_environment
+from ._link import Kernel
 from ._listeners import Listener, close_listeners
 from ._log_desk import LogDesk
 from ._lookout import Lookout
@@ -34,21 +33,28 @@ from ._policy import make_policy
 from ._process import Birth, Process
 from ._settings import ServeSettings
 from ._slots import SlotSockets
-from ._spawn import Spawner
 from ._states import Failure
 from ._supervisor import Supervisor
 
 log = logging.getLogger("multiloop.cluster")
+
+Heard = Callable[[Process, Any], None]
+Exited = Callable[[Process, str], None]
 
 
 class Host(Protocol):
     """What an application needs of the primary around it."""
 
     loop: asyncio.AbstractEventLoop
-    spawner: Spawner
-    lifeline: int  # a descriptor that workers read; its end tells them that the primary is gone
     log_desk: LogDesk
     lookout: Lookout
+    lifeline: int  # a descriptor that workers read; its end tells them that the primary is gone
+    clock: Callable[[], float]
+    random: Callable[[], float]  # uniform in [0, 1)
+    kernel: Kernel
+
+    def start(self, birth: Birth, heard: Heard, exited: Exited) -> Process:
+        """Start a worker's process. Raises OSError when there are no descriptors left."""
 
     def app_serves(self, app: App) -> None:
         """A worker of it is ready (again)."""
@@ -90,15 +96,8 @@ class App:
         self._outcomes: dict[int, asyncio.Future[str]] = {}  # of reloads and restarts, by token
         self._next_token = 1
         self._announced = False
-        self._stopping: asyncio.Task[None] | None = None
-        self.supervisor = Supervisor(
-            settings.supervisor,
-            random.random,
-            parallel=_cores(),
-            forgiving=settings.reload,
-            patient=bool(label),
-            numbers=numbers,
-        )
+        self._is_stopping = False
+        self._numbers = numbers
         self._do = {
             act.Spawn: self._spawn,
             act.Activate: self._activate,
@@ -118,11 +117,20 @@ class App:
         """Take a place in a primary; nothing is accepted yet. Called once, on the loop."""
         self._host = host
         self._loop = host.loop
+        self.supervisor = Supervisor(
+            self.settings.supervisor,
+            host.random,
+            parallel=_cores(),
+            forgiving=self.settings.reload,
+            patient=bool(self.label),
+            numbers=self._numbers,
+        )
         self.dealer = Dealer(
             self._loop,
             make_policy(self.settings.supervisor.policy, self.settings.target.app_dir),
             credit=self.settings.supervisor.credit,
             max_duplicates=max_duplicates,
+            kernel=host.kernel,
         )
         self._slots = SlotSockets(self.settings.supervisor.policy, self.listeners, self.dealer)
 
@@ -132,15 +140,14 @@ class App:
             from ._watch import watch_files
 
             watch_files(self.settings, self._loop, self.reload)
-        self.supervisor.start(time.monotonic())
+        self.supervisor.start(self._host.clock())
         self._act()
 
     def end(self) -> None:
         """Kill what is left and close everything. Safe when `open` was never reached."""
-        if self._stopping is not None:
-            self._stopping.cancel()
         if hasattr(self, "_slots"):
             self._slots.close()
+        if hasattr(self, "dealer"):
             self.dealer.shut()
         for process in list(self.processes.values()):
             process.end()
@@ -174,7 +181,7 @@ class App:
         environment = worker_environment(self.settings, action.number, action.slot)
         birth = Birth(start, environment, self._host.lifeline)
         try:
-            process = Process(self._loop, self._host.spawner, birth, self._heard, self._exited)
+            process = self._host.start(birth, self._heard, self._exited)
         except OSError as error:  # no descriptors left: an exit like any other, so that it is tried again
             self._loop.call_soon(self._not_started, action.number, error)
             return
@@ -184,7 +191,7 @@ class App:
         self._host.lookout.spawned(self, process)
 
     def _not_started(self, number: int, error: OSError) -> None:
-        self.supervisor.exited(number, f"it could not be started: {error.strerror}", time.monotonic())
+        self.supervisor.exited(number, f"it could not be started: {error.strerror}", self._host.clock())
         self._act()
 
     def _activate(self, action: act.Activate) -> None:
@@ -232,7 +239,7 @@ class App:
 
     # -- workers -------------------------------------------------------------------------------------------------------
     def _heard(self, process: Process, message: Any) -> None:
-        now, number = time.monotonic(), process.number
+        now, number = self._host.clock(), process.number
         if isinstance(message, wire.Report):
             process.report = message
             self.supervisor.report(number, getattr(message.statistics, "requests", 0), message.rss_bytes, now)
@@ -261,7 +268,7 @@ class App:
         self._slots.close_for(process.number)
         self.dealer.bury(process.number)
         self._host.log_desk.left(process)
-        self.supervisor.exited(process.number, how, time.monotonic())
+        self.supervisor.exited(process.number, how, self._host.clock())
         self._host.lookout.ended(self, last)
         self._act()
 
@@ -284,36 +291,38 @@ class App:
 
     def stop(self) -> None:
         """Drain and end; `app_ended` is called when that is done."""
-        if self._stopping is None:
-            self._stopping = self._loop.create_task(self._stop())
+        if not self._is_stopping:
+            self._is_stopping = True
+            # What has reached the listening sockets is still taken in; then they are closed and the workers drain.
+            self.dealer.empty_backlog()
+            self._slots.close()
+            close_listeners(self.listeners)
+            self._stop_when_dealt(self._host.clock() + limits.FAST_STOP_S)
 
-    async def _stop(self) -> None:
-        """Take in what has reached the listening sockets, close them, drain the workers."""
-        self.dealer.empty_backlog()
-        self._slots.close()
-        close_listeners(self.listeners)
-        deadline = time.monotonic() + limits.FAST_STOP_S
-        while self.dealer.waiting and time.monotonic() < deadline:  # noqa: ASYNC110 - once in a server's life
-            await asyncio.sleep(limits.TICK_S / 10)
-        self.supervisor.stop(time.monotonic())
-        self._act()
+    def _stop_when_dealt(self, deadline: float) -> None:
+        now = self._host.clock()
+        if self.dealer.waiting and now < deadline and not self.supervisor.stopping:
+            self._loop.call_later(limits.TICK_S / 10, self._stop_when_dealt, deadline)
+        else:
+            self.supervisor.stop(now)
+            self._act()
 
     def stop_now(self) -> None:
         """Cut what still runs."""
-        self.supervisor.stop(time.monotonic(), fast=True)
+        self.supervisor.stop(self._host.clock(), fast=True)
         self._act()
 
     def reload(self) -> asyncio.Future[str]:
         """Reload; the future gives why it failed, or an empty text."""
         token, outcome = self._expect()
-        self.supervisor.reload(token, time.monotonic())
+        self.supervisor.reload(token, self._host.clock())
         self._act()
         return outcome
 
     def restart(self, number: int) -> asyncio.Future[str]:
         """Replace one worker; the future gives why that failed, or an empty text."""
         token, outcome = self._expect()
-        self.supervisor.restart(token, number, time.monotonic())
+        self.supervisor.restart(token, number, self._host.clock())
         self._act()
         return outcome
 
@@ -325,7 +334,7 @@ class App:
 
     def scale(self, workers: int) -> int:
         """Want another number of workers; returns how many it will be."""
-        result = self.supervisor.scale(workers, time.monotonic())
+        result = self.supervisor.scale(workers, self._host.clock())
         self._act()
         return result
 

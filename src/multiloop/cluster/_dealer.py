@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -33,7 +32,7 @@ from ._answers import Answers
 from ._dealing import Account
 from ._door import Door
 from ._heads import Heads, refuse
-from ._link import Link, Waiting, peer_of, was_read
+from ._link import KERNEL, Kernel, Link, Waiting, peer_of
 from ._page import Page
 from ._policy import ConnectionView, Policy
 
@@ -61,8 +60,9 @@ class Dealer(Answers):
         *,
         credit: int = limits.HANDOFF_CREDIT,
         max_duplicates: int = limits.MAX_DUPLICATES,
+        kernel: Kernel = KERNEL,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, kernel)
         self._credit = max(1, min(credit, wire.MAX_ENTRIES))
         self._max_held = max_duplicates
         self._max_undecided = max(8, min(limits.MAX_UNDECIDED, max_duplicates // 2))
@@ -91,15 +91,20 @@ class Dealer(Answers):
 
     def listen(self, sock: socket.socket, listener: int, door: Door | None = None) -> None:
         """Accept from this socket whenever somebody can take a connection. `listener` is its index in records."""
-        door = door or self._common
-        assert door is not None
-        self._door_of[listener] = door
+        door = self.expect(sock, listener, door)
         if sock.fileno() not in door.sources:
             door.sources[sock.fileno()] = (sock, listener)
-            door.locals[listener] = sock.getsockname()
             if door.reading:
                 self._loop.add_reader(sock, self._accept, sock, listener, door)
             self._update_reading(door)
+
+    def expect(self, sock: socket.socket, listener: int, door: Door | None = None) -> Door:
+        """Take connections of this socket that workers give back, whoever accepts from it; returns their door."""
+        door = door or self._common
+        assert door is not None
+        self._door_of[listener] = door
+        door.locals[listener] = sock.getsockname()
+        return door
 
     def unlisten(self, sock: socket.socket) -> None:
         """Leave this socket alone (a worker accepts from it, or it is going to be closed)."""
@@ -119,7 +124,7 @@ class Dealer(Answers):
                 self._requeue(account)
                 door.leave(account)
             while door.pending:
-                os.close(door.pending.popleft()[0])
+                self._close(door.pending.popleft()[0])
 
     def empty_backlog(self) -> None:
         """Accept everything that has arrived, because the listening sockets are going to be closed."""
@@ -151,7 +156,7 @@ class Dealer(Answers):
         self, number: int, end: HandoffSocket, theirs: HandoffSocket, *, seat: int = 0, page: Page | None = None
     ) -> Link:
         """Take a worker on; it gets nothing until `open`."""
-        link = self._links[number] = Link(number, end, theirs, self._credit, seat, page)
+        link = self._links[number] = Link(number, end, theirs, self._credit, seat, page, kernel=self._kernel)
         self._loop.add_reader(end.sock, self._heard, link)
         if self._common is not None:
             self._common.join(link)
@@ -212,8 +217,8 @@ class Dealer(Answers):
         self._take_back(link)
         self._held -= len(link.held)
         for waiting in link.held.values():
-            if was_read(waiting[0], len(waiting[3])):
-                os.close(waiting[0])
+            if self._kernel.was_read(waiting[0], len(waiting[3]) + self._read_before.get(waiting[0], 0)):
+                self._close(waiting[0])
             else:
                 self.dealt_again += 1
                 self._wait(waiting)
@@ -254,6 +259,7 @@ class Dealer(Answers):
             for _ in range(len(door.pending)):
                 waiting = door.pending.popleft()
                 if waiting[3]:
+                    self._read_before.pop(waiting[0], None)
                     refuse(waiting[0], reply)
                 else:
                     door.pending.append(waiting)
@@ -268,7 +274,7 @@ class Dealer(Answers):
             self.bury(number)
         for door in self._doors():
             while door.pending:
-                os.close(door.pending.popleft()[0])
+                self._close(door.pending.popleft()[0])
         if self._stalled is not None:
             self._stalled.cancel()
 
@@ -422,7 +428,7 @@ class Dealer(Answers):
     def _head_read(self, descriptor: int, listener: int, peer: Any, head: bytes) -> None:
         door = self._door_of.get(listener)
         if door is None:
-            os.close(descriptor)
+            self._close(descriptor)
             return
         waiting = (descriptor, listener, 0, head)
         if door.offered():
@@ -443,7 +449,7 @@ class Dealer(Answers):
         return self.waiting + sum(link.connections for link in self._links.values()) >= self.max_connections
 
     def _drop(self, descriptor: int, local: Any, remote: Any) -> None:
-        os.close(descriptor)
+        self._close(descriptor)
         if self.on_drop is not None:
             self.on_drop(local, remote)
 
@@ -459,7 +465,7 @@ class Dealer(Answers):
         if oldest is None:
             self._held = 0
             return
-        os.close(oldest.held.pop(oldest_id)[0])
+        self._close(oldest.held.pop(oldest_id)[0])
         self._held -= 1
 
     def _cannot_accept(self, error: OSError) -> None:

@@ -102,6 +102,7 @@ class Intake:
         family_of: gives the address family of a listener, by index.
         before_flush: called before acknowledgements go out: who is told that a connection has spoken may look at once
             how many requests there are now.
+        bare: hand descriptors over without a socket object; None: where the loop can take them so (uvloop).
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class Intake:
         service: Adopter,
         family_of: Callable[[int], int],
         before_flush: Callable[[], None] | None = None,
+        *,
+        bare: bool | None = None,
     ) -> None:
         self.loop = loop
         self.acks: dict[int, int] = {}  # by connection: what was not told yet
@@ -120,7 +123,7 @@ class Intake:
         self._service = service
         self._before_flush = before_flush
         self._family_of = family_of
-        self._is_uvloop = type(loop).__module__.startswith("uvloop")
+        self._is_bare = type(loop).__module__.startswith("uvloop") if bare is None else bare
         self.timer: asyncio.TimerHandle | None = None
         self._returns: deque[_Return] = deque()
         self._in_flight: dict[int, _Return] = {}
@@ -161,7 +164,7 @@ class Intake:
             family, descriptor = self._family_of(listener), descriptors[index]
             adopted = _Adopted(self, number, descriptor, family)
             sock: Any = adopted
-            if not self._is_uvloop:
+            if not self._is_bare:
                 sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
                 sock.setblocking(False)
             try:

@@ -17,8 +17,8 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
@@ -36,6 +36,14 @@ _CLOSED_BY_PEER = (6, 8, 9, 11)  # TCP states after the FIN of the peer, which c
 Waiting = tuple[int, int, int, bytes]
 
 
+class Kernel(NamedTuple):
+    """What dealing asks the kernel beyond sockets; a simulation puts another in its place."""
+
+    close: Callable[[int], None]
+    was_read: Callable[[int, int], bool]  # of a connection from which so many bytes had been read before
+    bytes_read: Callable[[int], int]
+
+
 class Link(Account):
     """One worker, as the dealer sees it.
 
@@ -44,7 +52,18 @@ class Link(Account):
         page: what it says of its requests; without one, its connections count as requests.
     """
 
-    __slots__ = ("batch", "batch_bytes", "batch_descriptors", "end", "held", "page", "queue", "theirs", "unsent")
+    __slots__ = (
+        "_kernel",
+        "batch",
+        "batch_bytes",
+        "batch_descriptors",
+        "end",
+        "held",
+        "page",
+        "queue",
+        "theirs",
+        "unsent",
+    )
 
     def __init__(
         self,
@@ -54,8 +73,11 @@ class Link(Account):
         credit: int,
         seat: int = 0,
         page: Page | None = None,
+        *,
+        kernel: Kernel | None = None,
     ) -> None:
         super().__init__(number, credit, seat)
+        self._kernel = KERNEL if kernel is None else kernel
         self.end = end
         self.theirs = theirs
         self.page = page
@@ -115,7 +137,7 @@ class Link(Account):
             arrived = descriptors[index] if index < len(descriptors) else -1
             if held is not None:
                 if arrived >= 0:
-                    os.close(arrived)
+                    self._kernel.close(arrived)
                 yield held
             elif arrived >= 0:
                 yield arrived, listener, flags, prefix
@@ -126,33 +148,40 @@ class Link(Account):
         self.theirs.close()
 
 
-def was_read(descriptor: int, by_us: int = 0) -> bool:
-    """Say whether a worker has read from a connection. In doubt True: then it is closed, not dealt again.
+def was_read(descriptor: int, before: int = 0) -> bool:
+    """Say whether the worker has read from a connection. In doubt True: then it is closed, not dealt again.
 
     Args:
-        by_us: how many bytes the primary itself has read.
+        before: how many bytes others have read: the primary itself, the worker that gave it back.
+    """
+    try:
+        return bytes_read(descriptor) > before
+    except OSError:
+        return True
+
+
+def bytes_read(descriptor: int) -> int:
+    """Return how many bytes anybody has read from a connection; 0 for a Unix socket, whose worker says so at once.
+
+    Raises OSError when the connection is gone.
     """
     import fcntl
     import termios
 
     waiting = bytearray(4)
+    fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+    left = int.from_bytes(waiting, sys.byteorder)
+    sock = socket.socket(fileno=descriptor)
     try:
-        fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
-        sock = socket.socket(fileno=descriptor)
-        try:
-            if sock.family == getattr(socket, "AF_UNIX", None):
-                return False  # the worker said nothing, and it speaks before it reads on
-            info = sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", 11), _TCP_INFO_SIZE)
-        finally:
-            sock.detach()
-    except OSError:
-        return True
-    if len(info) < _TCP_INFO_SIZE:
-        return int.from_bytes(waiting, sys.byteorder) == 0  # an old kernel, or not Linux
-    received = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0] - by_us
-    if info[0] in _CLOSED_BY_PEER:
-        received -= 1
-    return bool(received > int.from_bytes(waiting, sys.byteorder))
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            return 0  # the worker said nothing, and it speaks before it reads on
+        info = sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", 11), _TCP_INFO_SIZE)
+    finally:
+        sock.detach()
+    if len(info) < _TCP_INFO_SIZE:  # an old kernel, or not Linux: what waits is all that is known
+        return 0 if left else sys.maxsize
+    received: int = _BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0]
+    return received - left - (info[0] in _CLOSED_BY_PEER)
 
 
 def peer_of(descriptor: int) -> Any:
@@ -165,3 +194,6 @@ def peer_of(descriptor: int) -> Any:
             sock.detach()
     except OSError:
         return None
+
+
+KERNEL = Kernel(os.close, was_read, bytes_read)

@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import logging
 import os
+import random
 import signal
 import time
 from collections import Counter
@@ -24,16 +25,18 @@ from .. import logs
 from .._wire import messages as wire
 from ..loop import loop_factory
 from ..stats import ClusterStatistics
-from ._app import App
+from ._app import App, Exited, Heard
 from ._commands import Commands
 from ._control import ControlServer
 from ._host import made_files, prepared, set_umask
+from ._link import KERNEL
 from ._listeners import Listener, close_listeners, open_listeners
 from ._log_desk import LogDesk
 from ._lookout import Lookout
 from ._notify import Notifier
 from ._observer import Notice, Observer
 from ._policy import make_policy
+from ._process import Birth, Process
 from ._room import max_duplicates, raise_descriptor_limit
 from ._service import HTTP_SERVICE
 from ._settings import ServeSettings
@@ -107,8 +110,9 @@ class Primary:
         self.loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = self.loop.create_future()
         self.lifeline, self._lifeline_end = os.pipe()  # workers read it; its end tells them that this process is gone
-        self.spawner = Spawner(self.loop)
+        self._spawner = Spawner(self.loop)
         self.log_desk = LogDesk(self.loop)
+        self.clock, self.random, self.kernel = time.monotonic, random.random, KERNEL
         self._commands = Commands(self)
         self._control = ControlServer(control, self._commands.do) if control != "" else None
         set_title(f"multiloop: primary ({', '.join(app.settings.called for app in self.apps)})")
@@ -132,7 +136,7 @@ class Primary:
             self._control.close()
         self.lookout.close()
         self.log_desk.close()
-        self.spawner.close()
+        self._spawner.close()
         for app in self.apps:
             app.end()
         for descriptor in (self.lifeline, self._lifeline_end):
@@ -149,6 +153,10 @@ class Primary:
         if now >= self._next_status:
             self._next_status = now + _STATUS_INTERVAL_S
             self._notifier.status(self._commands.summary())
+
+    def start(self, birth: Birth, heard: Heard, exited: Exited) -> Process:
+        """Start a worker's process. Raises OSError when there are no descriptors left."""
+        return Process(self.loop, self._spawner, birth, heard, exited)
 
     # -- what applications say -----------------------------------------------------------------------------------------
     def app_serves(self, app: App) -> None:

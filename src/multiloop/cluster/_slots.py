@@ -3,7 +3,8 @@
 What lives here: `SlotSockets`. What must not: accepting itself (`_dealer` in the primary, `_acceptor` in a worker).
 
     round_robin, least_connections   the primary accepts from every listener
-    shared                           every ready worker accepts from every listener; the primary never does
+    shared                           every ready worker accepts from every listener; the primary never does, and deals
+                                     only what a draining worker gives back
     reuse_port                       each slot has sockets of its own on the same addresses (SO_REUSEPORT), made and kept
                                      here and handed to whichever worker fills the slot. While nobody does, or its
                                      worker hangs, the primary accepts from them and deals: no connection is lost with
@@ -77,8 +78,10 @@ class SlotSockets:
                         f"--policy reuse_port: {listener.name} cannot be shared between slots, use another policy"
                     )
             self._slots[0] = [listener.sock for listener in listeners]
-        if policy != "shared":
-            for index, listener in enumerate(listeners, first):
+        for index, listener in enumerate(listeners, first):
+            if policy == "shared":
+                dealer.expect(listener.sock, index, door)  # a worker that drains gives back what it accepted
+            else:
                 dealer.listen(listener.sock, index, door)
 
     def open(self, slot: int, process: Worker) -> None:

@@ -374,18 +374,8 @@ class Supervisor(Roster):
             return
         self._look_at_reload(now)
         wanted = self.generation if self._reload is None else self._reload.generation
-        for slot in self.slots:
-            if slot.serving is None and slot.coming is None and now >= slot.retry_at and self._may_start():
-                self._fill(slot, wanted, now)
-        for slot in self.slots:
-            old = slot.serving
-            if old is None or slot.coming is not None or now < slot.retry_at or not self._may_replace():
-                continue
-            if old.generation != wanted:
-                self._spawn(slot, wanted, now)
-            elif old.recycle is not None and self._reload is None:
-                self._say("info", f"worker {old.number} is replaced: {old.recycle.text}")
-                self._fill(slot, wanted, now)
+        self._fill_empty(now, wanted)
+        self._replace_old(now, wanted)
         if self._reload is None and all(slot.serving is not None for slot in self.slots):
             self._keep_standbys(now, wanted)
 
@@ -400,13 +390,38 @@ class Supervisor(Roster):
             tokens, self._queued_reload = self._queued_reload, []
             self._begin_reload(tokens, now)
 
-    def _may_start(self) -> bool:
-        return self._starting() < self._parallel
+    # Each looks at every slot once and counts once: with a thousand workers this is what the primary does all the time.
+    def _fill_empty(self, now: float, wanted: int) -> None:
+        room = self._parallel - self._starting()
+        for slot in self.slots:
+            if slot.serving is None and slot.coming is None and now >= slot.retry_at:
+                if room <= 0:
+                    return
+                self._fill(slot, wanted, now)
+                room -= 1
 
-    def _may_replace(self) -> bool:
+    def _replace_old(self, now: float, wanted: int) -> None:
         """One at a time until the code is proven, then a quarter of the workers."""
-        unproven = self._reload is not None and not self._reload.proven
-        return self._may_start() and self._replacing() < (1 if unproven else max(1, len(self.slots) // 4))
+        room = -1  # not counted yet
+        for slot in self.slots:
+            old = slot.serving
+            if old is None or slot.coming is not None or now < slot.retry_at:
+                continue
+            is_outdated = old.generation != wanted
+            if not is_outdated and (old.recycle is None or self._reload is not None):
+                continue
+            if room < 0:
+                unproven = self._reload is not None and not self._reload.proven
+                most = 1 if unproven else max(1, len(self.slots) // 4)
+                room = max(0, min(self._parallel - self._starting(), most - self._replacing()))
+            if not room:
+                return
+            room -= 1
+            if is_outdated:
+                self._spawn(slot, wanted, now)
+            elif old.recycle is not None:
+                self._say("info", f"worker {old.number} is replaced: {old.recycle.text}")
+                self._fill(slot, wanted, now)
 
     def _fill(self, slot: Slot, wanted: int, now: float) -> None:
         """Fill a slot with a standby that has the wanted code, else with a new process."""
@@ -425,6 +440,6 @@ class Supervisor(Roster):
                     self._dismiss(worker, now, "it holds the code from before")
                 else:
                     spare += 1
-        while spare < self.settings.standby and now >= self._standby.retry_at and self._may_start():
+        while spare < self.settings.standby and now >= self._standby.retry_at and self._starting() < self._parallel:
             self._spawn(None, wanted, now)
             spare += 1

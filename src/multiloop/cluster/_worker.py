@@ -263,6 +263,7 @@ class Worker:
         service, intake = self._service, self._intake
         assert service is not None
         assert intake is not None
+        deadline = self._loop.time() + grace_s
         try:
             if self._acceptor is not None:
                 if not give_back:  # everybody leaves: what has reached the listening sockets is ours to answer
@@ -273,7 +274,8 @@ class Worker:
             await _first_of(grace_s, finished(service), self._cut.wait())
             cut(service)
             await _first_of(_CUT_S, service.drained())
-            await _first_of(_LAST_WORDS_S, intake.settle())
+            # The primary may be stopped, or have no descriptors: connections given back wait for it as long as requests may.
+            await _first_of(max(_LAST_WORDS_S, deadline - self._loop.time()), intake.settle(), self._cut.wait())
             await service.stop()
         except Exception:
             log.exception("leaving failed")

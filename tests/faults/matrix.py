@@ -1,0 +1,143 @@
+"""The fault matrix: rows with a promise and a target, run one after the other, and the table that comes of it.
+
+What lives here: `row` (registers one), `Context` (what a row gets), `run` and `table`. What must not: the rows
+(`rows_*.py`).
+
+A row does its fault to a real `multiloop serve`, with real clients, and returns a `Result`. Times are judged beside a
+yardstick taken in the same minute (how long a bare worker start takes here and now), never against a quiet machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support import environment
+
+from .server import Server, serving
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a row measured, and whether the promise was kept."""
+
+    ok: bool
+    figure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the matrix."""
+
+    number: str
+    fault: str
+    promise: str
+    target: str
+    function: Callable[[Context], Result]
+
+
+@dataclass(slots=True)
+class Context:
+    """What a row works with: a folder of its own, how large the run is, servers that are gone afterwards."""
+
+    folder: Path
+    is_full: bool
+    seed: int = 1
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def times(self, quick: int, full: int) -> int:
+        """How often to do the fault."""
+        return full if self.is_full else quick
+
+    def serve(self, *arguments: str, **options: object) -> Server:
+        """Start a server; it ends with the row."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return self._stack.enter_context(serving(folder, *arguments, **options))  # type: ignore[arg-type]
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(number: str, fault: str, promise: str, target: str) -> Callable[[Callable[[Context], Result]], None]:
+    """Register a row."""
+
+    def register(function: Callable[[Context], Result]) -> None:
+        assert number not in ROWS, number
+        ROWS[number] = Row(number, fault, promise, target, function)
+
+    return register
+
+
+def run_row(one: Row, *, is_full: bool, seed: int = 1) -> Result:
+    """Run one row; what it raises is a failure with its reason."""
+    folder = Path(tempfile.mkdtemp(prefix=f"multiloop-fault-{one.number}-"))
+    context = Context(folder, is_full, seed)
+    try:
+        with context._stack:
+            return one.function(context)
+    except Exception as error:
+        traceback.print_exc()
+        return Result(False, f"{type(error).__name__}: {error}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_yardstick_s() -> float:
+    """How long the bare start of a worker takes here and now: an interpreter that imports what a worker imports."""
+    code = (
+        "import multiloop.cluster._worker, multiloop.http._service, multiloop.http._connection, multiloop.http._asgi, "
+        "multiloop.testing.app, uvloop"
+    )
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
+        taken.append(time.monotonic() - began)
+    return max(taken)
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value below which this share of them lies."""
+    found = sorted(values)
+    return found[min(len(found) - 1, int(share * len(found)))] if found else 0.0
+
+
+def table(results: dict[str, list[Result]]) -> str:
+    """The table for people, in Markdown."""
+    lines = ["| # | fault | promise | target | measured | |", "|---|---|---|---|---|---|"]
+    for number, several in results.items():
+        one = ROWS[number]
+        good = sum(result.ok for result in several)
+        shown = several[-1].figure if good == len(several) else next(r.figure for r in several if not r.ok)
+        times = f"{good} of {len(several)} runs" if len(several) > 1 else ""
+        verdict = "kept" if good == len(several) else "**broken**"
+        lines.append(
+            f"| {number} | {one.fault} | {one.promise} | {one.target} | {shown}{'; ' + times if times else ''} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def changed(path: Path, text: str) -> Iterator[None]:
+    """A file with another text for a while."""
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of one process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
