@@ -3,6 +3,7 @@
 # make bench   multiloop beside its peers, in one run; writes docs/benchmarks/ (make bench-quick: three minutes)
 # make docs    the documentation as a site, in site/
 # make bench-check   instruction counts against the baseline (make bench-check-update writes a new one)
+# make faults  the fault matrix, as a table (an hour)
 #
 # Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=8080, ADMIN_PORT=9090 and
 # PYTHON=python3.13 choose other ports or another interpreter; ARGS="-k name" goes to pytest.
@@ -23,7 +24,7 @@ GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["
 FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.socket().connect_ex(("127.0.0.1", wanted)); \
 	print(socket.create_server(("127.0.0.1", 0 if busy else wanted)).getsockname()[1])
 
-.PHONY: help serve test test-all lint docs bench bench-quick bench-check bench-check-update bench-tools clean
+.PHONY: help serve test test-all faults lint docs bench bench-quick bench-check bench-check-update bench-tools clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +45,9 @@ test: $(VENV)/installed-test
 
 test-all: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m "not faults" $(ARGS)
+
+faults: $(VENV)/installed-test
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .

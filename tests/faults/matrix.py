@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,17 +124,6 @@ def table(results: dict[str, list[Result]]) -> str:
             f"| {number} | {one.fault} | {one.promise} | {one.target} | {shown}{'; ' + times if times else ''} | {verdict} |"
         )
     return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def changed(path: Path, text: str) -> Iterator[None]:
-    """A file with another text for a while."""
-    before = path.read_text()
-    path.write_text(text)
-    try:
-        yield
-    finally:
-        path.write_text(before)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -8,12 +8,11 @@ import random
 import signal
 import socket
 import time
-from pathlib import Path
 
 from multiloop.cluster._control import CommandFailed
 from tests.support import wait_until
 
-from .matrix import Context, Result, quantile, row
+from .matrix import Context, Result, row
 from .server import ask, is_alive, wait_for
 
 
@@ -208,11 +207,3 @@ def _signal_storm(context: Context) -> Result:
         f"{sent} signals; generation {status['generation']} alone, 2 workers; {verdict.requests} requests, "
         f"{len(verdict.failures)} failed",
     )
-
-
-def _quantiles(values: list[float]) -> str:
-    return f"p50 {quantile(values, 0.5):.2f} s, p99 {quantile(values, 0.99):.2f} s"
-
-
-def _count(path: Path) -> int:
-    return len(path.read_text()) if path.exists() else 0

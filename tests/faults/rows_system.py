@@ -51,14 +51,23 @@ def _addresses(context: Context) -> Result:
         other.listen()
         said["live"] = _refused(context, "live", "--uds", str(live))
         still = live.exists()
-    server_folder = context.serve("--uds", str(live), ready=None)  # its server is gone: stale
-    taken = server_folder.get("/pid") != "" if False else is_alive(server_folder.pid)
+    server = context.serve("--uds", str(live), ready=0)  # its server is gone: stale
+    wait_until(lambda: "serving" in server.log or not is_alive(server.pid), 30)
+    taken = _answers_at(live)
     good = all(code == 6 and used < 2 and lines == 1 for code, used, lines in said.values())
     return Result(
         good and still and taken,
         ", ".join(f"{name}: exit {code}, {used:.1f} s" for name, (code, used, _) in said.items())
         + f"; live one left alone: {still}; stale one taken: {taken}",
     )
+
+
+def _answers_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(path))
+        ask(sock, "/pid")
+        return receive(sock) != ""
 
 
 @row(

@@ -8,9 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from multiloop.cluster._control import CommandFailed
 from tests.support import environment, wait_until
 
 from .matrix import Context, Result, quantile, row, start_yardstick_s
@@ -339,15 +337,3 @@ def _poison(context: Context) -> Result:
         share >= 0.8 and restarts <= burst + 1.3 * seconds and not verdict.doubled and not verdict.mixed_up,
         f"{share:.0%} of {verdict.requests} requests answered, {restarts} restarts in {seconds} s",
     )
-
-
-def _failed_reload(server: Server) -> str:
-    try:
-        server.call("reload")
-    except CommandFailed as error:
-        return str(error)
-    return ""
-
-
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
