@@ -163,8 +163,10 @@ def _load(path: str, label: str = "") -> dict[str, Any]:
     with open(path, "rb") as file:
         try:
             return tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # also of what is not UTF-8, and of numbers with thousands of digits
             raise ConfigError(f"{label or path} is not TOML: {error}") from None
+        except RecursionError:
+            raise ConfigError(f"{label or path} is not TOML that can be read: it is nested too deeply") from None
 
 
 def _table(table: dict[str, Any], label: str, source: str, key: str) -> _File:

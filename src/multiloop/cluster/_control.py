@@ -298,7 +298,7 @@ class ControlServer:
         try:
             request = json.loads(line)
             command = request.pop("command")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return {"ok": False, "error": "a request is one line of JSON with a command"}
         try:
             return {"ok": True, "result": await self._handle(command, request)}

@@ -37,7 +37,7 @@ def read(path: str) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line)
         value = _value(match.group(2)) if match else None
-        if match is None or value is None:
+        if match is None or value is None or "\0" in value:
             raise ConfigError(f"--env-file {path!r}, line {number}: write NAME=value")
         found[match.group(1)] = value
     return found
