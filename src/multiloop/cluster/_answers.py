@@ -117,15 +117,18 @@ class Answers:
                 if flags & wire.REFUSED:
                     link.refuses(door)
             if arrived:
-                self._remember(descriptors[index])
+                self._remember(descriptors[index], len(prefix))
                 self._wait((descriptors[index], listener, flags & ~wire.REFUSED, prefix))
         # Answered when they have found a place: until then the worker sends no more than it has under way.
         self._unanswered.append((link, wire.pack_numbers(wire.TAKEN, answers), doors))
 
-    def _remember(self, descriptor: int) -> None:
-        """It was read from, but not by whoever has it next: if that one dies, it can be dealt once more."""
+    def _remember(self, descriptor: int, prefix_bytes: int) -> None:
+        """It was read from, but not by whoever has it next: if that one dies, it can be dealt once more.
+
+        The prefix is counted where it is: it travels with the connection.
+        """
         try:
-            self._read_before[descriptor] = self._kernel.bytes_read(descriptor)
+            self._read_before[descriptor] = self._kernel.bytes_read(descriptor) - prefix_bytes
         except OSError:  # the client is gone
             self._read_before.pop(descriptor, None)
 

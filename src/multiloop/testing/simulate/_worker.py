@@ -134,7 +134,7 @@ class SimProcess:
         if self.is_leaving:
             return
         self.is_ready = True
-        self.intake = Intake(self.machine.loop, self._theirs, self.service, (2,), bare=True)  # type: ignore[arg-type]
+        self.intake = Intake(self.machine.loop, self._theirs, self.service, lambda _: 2, bare=True)  # type: ignore[arg-type]
         self.ready = wire.Ready(self._plan.capacity, "simulated")
         self.say(self.ready)
         self.world.at(_REPORT_S, self.machine, self._reports)
@@ -184,8 +184,8 @@ class SimProcess:
                 if self.world.now < self._settling_until:
                     self.world.at(0.02, self.machine, self._leave_when_empty, deadline)
                     return
-                for copy, _ in (*self.intake._returns, *self.intake._in_flight.values()):
-                    self.host.excused.add(self.host.kernel_table.open[copy.fileno()][1])
+                for given in (*self.intake._returns, *self.intake._in_flight.values()):
+                    self.host.excused.add(self.host.kernel_table.open[given.sock.fileno()][1])
             self.intake.flush()
             self.intake.close()
             self.die("exit code 0")
