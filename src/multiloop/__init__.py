@@ -78,5 +78,6 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-if "MULTILOOP_WORKER" in os.environ:  # started by cluster.fork(): take the place before anything else runs
+# Started by cluster.fork(): take the place before anything else runs. (A worker of `serve` has its number there.)
+if ":" in os.environ.get("MULTILOOP_WORKER", ""):
     importlib.import_module(".cluster._forks._role", __name__).enter()
