@@ -28,7 +28,7 @@ FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.soc
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/installed
 	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 8000)}; \
