@@ -4,6 +4,7 @@
 # make docs    the documentation as a site, in site/
 # make bench-check   instruction counts against the baseline (make bench-check-update writes a new one)
 # make faults  the fault matrix, as a table (an hour)
+# make test-engines   the tests with a real Ray, Dask, Redis and HAProxy, in an environment of their own (large)
 #
 # Each makes its own environment in .venv: only Python 3.11 or later and make are needed. PORT=8080, ADMIN_PORT=9090 and
 # PYTHON=python3.13 choose other ports or another interpreter; ARGS="-k name" goes to pytest.
@@ -24,11 +25,11 @@ GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["
 FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.socket().connect_ex(("127.0.0.1", wanted)); \
 	print(socket.create_server(("127.0.0.1", 0 if busy else wanted)).getsockname()[1])
 
-.PHONY: help serve test test-all faults lint docs bench bench-quick bench-check bench-check-update bench-tools clean
+.PHONY: help serve test test-all test-engines faults lint docs bench bench-quick bench-check bench-check-update bench-tools clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,9s/^# \{0,1\}//p' Makefile
+	@sed -n '1,10s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/installed
 	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 8000)}; \
@@ -41,13 +42,30 @@ serve: $(VENV)/installed
 		--app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto --admin "$$admin" --admin-actions
 
 test: $(VENV)/installed-test
-	@$(BIN)/python -m pytest -q -n 3 -m "not slow and not browser and not faults" $(ARGS)
+	@$(BIN)/python -m pytest -q -n 3 -m "not slow and not browser and not faults and not engines" $(ARGS)
 
 test-all: $(VENV)/installed-test
 	@$(BIN)/python -m pytest -q -m "not faults" $(ARGS)
 
 faults: $(VENV)/installed-test
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+# Ray and Dask are large: they are in an environment of their own, which sees all that is in the other. What has no wheel for this Python
+# is left out, and its tests are skipped.
+ENGINES := $(VENV)-engines
+test-engines: $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m pytest -q -n 2 --dist loadgroup -m engines $(ARGS) tests/engines
+
+$(ENGINES)/installed: $(VENV)/installed-test
+	@echo "installing Ray, Dask and Redis' client into $(ENGINES)"
+	@rm -rf $(ENGINES) && $(BIN)/python -m venv $(ENGINES)
+	@there=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	here=$$($(ENGINES)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$there')" > "$$here/tests-environment.pth"
+	@$(BIN)/python -c '$(GROUP)' engines | while read -r package; do \
+		$(ENGINES)/bin/python -m pip install -q --only-binary :all: "$$package" || echo "$$package cannot be installed: its tests are skipped"; \
+	done
+	@touch $@
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check .
@@ -77,7 +95,7 @@ bench-tools:
 	apt-get install -y wrk apache2-utils postgresql npm valgrind gcc linux-perf
 
 clean:
-	rm -rf $(VENV) .bench build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) .bench build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Stamps: what is installed is installed again only when pyproject.toml says something new.
 $(BIN)/python:

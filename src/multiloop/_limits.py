@@ -199,3 +199,38 @@ MAX_ADMIN_CONNECTIONS = 128
 FRESH_S = 0.05  # what a scrape waits for workers' newest figures; those that are blocked have their last ones shown.
 MEASURE_LEASE_S = 15.0  # how long workers measure after `multiloop top` last looked.
 MIN_TOKEN_CHARS = 16
+
+# --- pools on other machines ----------------------------------------------------------------------------------------
+POOL_FAR_AHEAD_S = 0.01  # tiny tasks are sent together until they make so much work: ten times what a call costs …
+POOL_FAR_MOST = 1024  # … but not more of them.
+POOL_FAR_LOOK_S = (
+    0.05  # a call that takes longer is looked at: results before the slow task come, those behind go elsewhere.
+)
+POOL_FAR_LATE_S = 2.0  # what a worker may take beyond a task's time limit, or a stop, before the engine ends it.
+POOL_FAR_IDLE_S = (
+    60.0  # a worker without a task for so long gives its place in the cluster back; Ray's autoscaler 60 s.
+)
+POOL_FAR_SLOW_START_S = 10.0  # a worker for which the cluster has no room for longer is worth a warning.
+POOL_FAR_CHECK_S = 2.0  # between two looks whether the engine is still there.
+POOL_FAR_RECONNECT_S = 60.0  # how long waiting tasks wait for a lost engine to come back.
+POOL_FAR_PAUSE_S = 0.25  # before connecting again, doubled each time …
+POOL_FAR_PAUSE_MAX_S = 5.0  # … up to this.
+POOL_FAR_LEASH_S = 60.0  # a Dask worker that has not heard of its pool for so long leaves.
+
+# --- the bus --------------------------------------------------------------------------------------------------------
+BUS_MAX_MESSAGE_BYTES = 1024 * 1024  # of one message; NATS 1 MB.
+BUS_MAX_WAITING_BYTES = 16 * 1024 * 1024  # kept while there is no connection; NATS clients 8 MB.
+BUS_HIGH_WATER_BYTES = 1024 * 1024  # waiting to be sent before publish() says False.
+BUS_QUEUE_MESSAGES = 10_000  # waiting for one `async for`; the oldest go.
+BUS_CONNECT_S = 5.0
+BUS_SILENCE_S = 5.0  # without a word from the server it is asked; as long again, and the connection is dropped.
+BUS_PAUSE_S = 0.1  # before connecting again, doubled each time …
+BUS_PAUSE_MAX_S = 5.0  # … up to this.
+BUS_PROBE_CHANNEL = "multiloop:probe"  # subscribed to first, so that a connection proves itself before it is used.
+BUS_ASK_S = 10.0  # for the reply to a request.
+BUS_ASK_AGAIN_S = 1.0  # a question that was not answered is sent again; who has it does not run it again.
+BUS_ANSWERS_MOST = 1000  # handlers that run on one end; beyond it, it does not offer to answer.
+BUS_REPLIES_KEPT = 10_000  # replies that one end can give again.
+BUS_ERROR_CHARS = 4096  # of a handler's error that go to who asked.
+BUS_CLOSE_S = 1.0  # for saying good-bye to the server.
+BUS_LAST_S = 2.0  # how long leaving `async with bus` waits for what is to be sent.

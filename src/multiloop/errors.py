@@ -122,6 +122,18 @@ class ChannelClosed(PeerError):
     """The other end of a channel between processes is gone; what was sent but not answered may be lost."""
 
 
+class EngineLost(PeerError, ConnectionError):
+    """A pool's engine on other machines (Ray, Dask) cannot be reached. The message says why.
+
+    A task that was there may have run; mark tasks that may run twice with `options(idempotent=True)`. The pool connects
+    again by itself, and later tasks find it.
+    """
+
+
+class NoAnswer(PeerError, TimeoutError):
+    """Nobody has answered a request over a bus in time: is somebody answering that topic? It is a TimeoutError, too."""
+
+
 class PrematureClose(PeerError):
     """A stream, socket or pipe was closed before its end: what was to come is lost, what was written may be."""
 

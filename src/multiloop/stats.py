@@ -43,7 +43,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class PoolWorkerStatistics:
-    """One worker of a pool. `task` is the name of the function it runs, "" when it is idle."""
+    """One worker of a pool. `task` is the name of the function it runs, "" when it is idle; `host` is "" on this machine."""
 
     pid: int
     state: str
@@ -52,6 +52,7 @@ class PoolWorkerStatistics:
     rss: int
     task: str
     task_seconds: float
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class PoolStatistics:
 
     `died` counts workers that ended without being asked to, `recycled` those that were replaced by a limit of yours,
     `stopped` tasks whose worker was killed for a cancel or a timeout; `retried` runs of idempotent tasks after a death.
-    `utilization` is the share of the workers' time since the pool started that went into tasks.
+    `utilization` is the share of the workers' time since the pool started that went into tasks. `dashboard` is the address
+    of the engine's own (Ray's, Dask's), "" where there is none.
     """
 
     name: str
@@ -82,6 +84,23 @@ class PoolStatistics:
     utilization: float
     wait: Durations
     run: Durations
+    dashboard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """One end of a bus: `missed` counts messages that did not come, `bad` what was none, `outages` lost connections."""
+
+    url: str
+    connected: bool
+    sent: int
+    received: int
+    missed: int
+    bad: int
+    outages: int
+    waiting_bytes: int
+    subscriptions: int
+    questions: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ What lives here: the messages of the control channel (named tuples, told apart b
 than dataclasses, which a starting worker feels) and the records of the handoff socket (packed bytes, because one travels
 for each connection). What must not: sockets, and what is done with a message.
 
-    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs  FollowLogs  Measure  ReportNow
-                      worker → primary   Imported  Ready  Failed  Leaving  Report  LogLines  Metrics  Blocked
+    control channel   primary → worker   Start  Activate  Listen  Drain  ReopenLogs  FollowLogs  Measure  ReportNow  Relay
+                      worker → primary   Imported  Ready  Failed  Leaving  Report  LogLines  Metrics  Blocked  Relay  Want
     handoff socket    primary → worker   CONNECTIONS (with descriptors)  TAKEN
                       worker → primary   ACKS  RETURNED (with descriptors)
 """
@@ -92,6 +92,20 @@ class Failed(NamedTuple):
     reason: str  # one line
     details: str = ""  # the traceback, when it is not the user's mistake in a setting
     exit_code: int | None = None  # what the primary ends with when this happens at boot; None: never ready
+
+
+class Relay(NamedTuple):
+    """Bytes for all other workers of the application that want this name. Both ways."""
+
+    name: str
+    data: bytes
+
+
+class Want(NamedTuple):
+    """This worker wants to hear a name, or no more."""
+
+    name: str
+    wanted: bool
 
 
 class Leaving(NamedTuple):

@@ -31,6 +31,7 @@ from ._lookout import Lookout
 from ._observer import Notice
 from ._policy import make_policy
 from ._process import Birth, Process
+from ._relay import Relays
 from ._settings import ServeSettings
 from ._slots import SlotSockets
 from ._states import Failure
@@ -91,6 +92,7 @@ class App:
         self.listeners = listeners
         self.processes: dict[int, Process] = {}
         self.label = label
+        self.relays = Relays()
         self.boot_code: int | None = None  # its boot failed, and what the primary would end with for that
         self._factory = factory
         self._outcomes: dict[int, asyncio.Future[str]] = {}  # of reloads and restarts, by token
@@ -250,6 +252,12 @@ class App:
             self._host.lookout.heard(number, message)
         elif isinstance(message, Notice):
             self._notice(message.level, message.text, message.detail)
+        elif isinstance(message, wire.Relay):
+            self.relays.pass_on(process, message)
+            return
+        elif isinstance(message, wire.Want):
+            self.relays.want(process, message)
+            return
         elif isinstance(message, wire.Ready):
             process.ready = message
             self._host.lookout.ready(self, process)
@@ -266,6 +274,7 @@ class App:
         last = self._host.lookout.last_look(self, process)
         self.processes.pop(process.number, None)
         self._slots.close_for(process.number)
+        self.relays.left(process.number)
         self.dealer.bury(process.number)
         self._host.log_desk.left(process)
         self.supervisor.exited(process.number, how, self._host.clock())

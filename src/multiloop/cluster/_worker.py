@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from .. import _limits as limits
 from .. import health, logs
 from .._wire import messages as wire
-from ..ipc import Channel, ChannelEnds
+from ..ipc import Channel, ChannelEnds, _relay
 from ..ipc._handoff import HandoffSocket
 from ..loop import loop_factory
 from ..pool import inside_server
@@ -39,6 +39,7 @@ from ._log_sender import LogSender
 from ._measuring import Measuring
 from ._page import Page
 from ._policy import asks_for_requests
+from ._relay import WorkerUplink
 from ._service import Service, cut, find_factory, finished
 from ._title import set_title
 from ._vitals import answer_stack_signal, capacity, rss_bytes
@@ -121,16 +122,19 @@ class Worker:
             wire.ReopenLogs: lambda message, descriptors: logs.reopen(),
             wire.Measure: lambda message, descriptors: self._measuring.ask(message.seconds),
             wire.ReportNow: lambda message, descriptors: self._report(now=True),
+            wire.Relay: lambda message, descriptors: _relay.arrived(message.name, message.data),
         }
         ends = ChannelEnds.from_fds(arguments.stream, arguments.descriptors)
         self._channel = Channel(ends, self._on_message, self._on_close, name="primary")
         self._log_sender = LogSender(self._loop, self._channel)
+        _relay.set_uplink(WorkerUplink(self._loop, self._channel))
         self._handoff = HandoffSocket.from_fd(arguments.handoff)
         self._measuring = Measuring(self._page, self._channel.send)
         self._lifeline.when_cut(self._loop, self._orphaned)
         try:
             return await self._done
         finally:
+            _relay.set_uplink(None)
             if self._watchdog is not None:
                 self._watchdog.stop()  # which reports a block that ended only just now
                 await asyncio.sleep(0)

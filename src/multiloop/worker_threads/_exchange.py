@@ -8,23 +8,30 @@ What must not: what a broadcast, a lock or such a message is (`_broadcast`, `_lo
                               LOCK        up to the main place, which decides; the answer down the way that it came
                               DIRECT      up until the target is below, then down to it; the answer the same way
 
-A parent passes on when its loop runs. In a worker the link to the parent is read as long as somebody needs it.
+A parent passes on when its loop runs. In a worker the link to the parent is read as long as somebody needs it. In a
+cluster's worker process the main place also gives broadcasts to the other processes, through the primary, and gets theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import pickle
 import struct
 import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ..ipc import _relay
 from ..loop import Handle, Hub, hub
 from ._link import Link, Packet
+from ._message import INLINE, unpack
 from ._place import Place, parent_of
 from ._transit import close_all
 from ._words import BROADCAST, DIRECT, LOCK, SUBSCRIBE
 
+_log = logging.getLogger("multiloop.worker_threads")
 _HEAD = struct.Struct("<HB")  # of a broadcast: length of the name, kind of the message; then both
 
 
@@ -133,7 +140,15 @@ class Exchange:
         self._pass_on(packet, None, sender)
         close_all(fds)
 
-    def _pass_on(self, packet: Packet, origin: Link | None, sender: Listener | None = None) -> None:
+    def _from_cluster(self, name: str, data: bytes) -> None:
+        """Another process of the cluster sent it. Called on any thread; fires for what this one sends, too."""
+        encoded = name.removeprefix(_relay.BROADCAST).encode()
+        packet = Packet(BROADCAST, _HEAD.pack(len(encoded), INLINE) + encoded + data, [])
+        self._pass_on(packet, None, is_from_cluster=True)
+
+    def _pass_on(
+        self, packet: Packet, origin: Link | None, sender: Listener | None = None, *, is_from_cluster: bool = False
+    ) -> None:
         """Give copies of a broadcast to everybody but where it came from."""
         length, kind = _HEAD.unpack_from(packet.body)
         name = bytes(packet.body[_HEAD.size : _HEAD.size + length]).decode()
@@ -145,6 +160,8 @@ class Exchange:
             channel.take_broadcast(Packet(kind, body, [os.dup(fd) for fd in packet.fds], packet.lost))
         if packet.lost:
             return  # nobody else can have it either
+        if not is_from_cluster and self.place.control is None and _relay.has_uplink():
+            _to_cluster(name, kind, body, packet.fds)
         parent = self.place.control
         for link in [*children, parent] if parent is not None and parent is not origin else children:
             link.send(BROADCAST, bytes(packet.body), [os.dup(fd) for fd in packet.fds])
@@ -177,6 +194,9 @@ class Exchange:
     def _tell_parent(self, kind: int, body: bytes) -> None:
         if self.place.control is not None:
             self.place.control.send(kind, body)
+        elif kind == SUBSCRIBE:
+            name = _relay.BROADCAST + body[1:].decode()
+            (_relay.subscribe if body[:1] == b"+" else _relay.unsubscribe)(name, self._from_cluster)
 
     def use(self) -> None:
         """Somebody here needs to hear what the parent says: read its link, on the loop that runs now or next."""
@@ -197,6 +217,17 @@ class Exchange:
         for packet in packets:
             self.arrived(control, packet)
         return bool(packets)
+
+
+def _to_cluster(name: str, kind: int, body: bytes, fds: Sequence[int]) -> None:
+    """Give a broadcast to the other processes of the cluster: as one pickle, for descriptors do not go there."""
+    if kind != INLINE or fds:
+        try:
+            body = pickle.dumps(unpack(kind, body, [os.dup(fd) for fd in fds]), 5)
+        except Exception as error:
+            _log.warning("a broadcast on %r did not go to the other processes of the cluster: %s", name, error)
+            return
+    _relay.send_up(_relay.BROADCAST + name, body)
 
 
 class _ParentReader(Handle):
