@@ -65,6 +65,8 @@ def forever_politely(path: str, within: float | None = None) -> str:
     """Run until asked to stop, then write a file."""
     if within is not None:
         pool.stop_within(within)
+    with open(path + ".begun", "w"):
+        pass
     while not pool.stop_requested():
         time.sleep(0.001)
     with open(path, "w") as file:
@@ -293,3 +295,37 @@ def first_byte_changed(array: Any) -> Any:
 
 def copied(values: Any) -> Any:
     return values.copy()
+
+
+def wait_for_file(path: str) -> str:
+    """Say that this has begun, then wait."""
+    with open(os.path.splitext(path)[0] + ".begun", "w"):
+        pass
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
+def die_at(number: int, fatal: int) -> int:
+    if number == fatal:
+        die()
+    return number
+
+
+def total(values: Any, name: str) -> int:
+    return int(values[name].sum())
+
+
+def overwrite(values: Any, name: str) -> None:
+    values[name][0] = 1
+
+
+def assigned_resources() -> dict[str, float]:
+    import ray
+
+    found: dict[str, float] = ray.get_runtime_context().get_assigned_resources()
+    return {name: amount for name, amount in found.items() if "group" not in name}
+
+
+def parent_pid() -> int:
+    return os.getppid()

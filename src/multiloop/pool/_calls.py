@@ -23,12 +23,11 @@ from ._assign import UNKNOWN_NS
 from ._context import TELEMETRY as _TELEMETRY
 from ._context import Carried, Carrier, traceparent
 from ._protocol import IS_FULL, IS_PARCEL, IS_PLAIN, IS_SINGLE, IS_STREAM, PLAIN_TYPES
-from ._rights import Parcel
 from ._values import PLAIN_PICKLE, Packed, pack
 
 _MAX_FUNCTIONS = 4096
 
-Made = tuple["Function", int, Any, Parcel | None]
+Made = tuple["Function", int, Any, Any]
 
 
 class Function:
@@ -90,7 +89,7 @@ class Calls:
         value: Any = args
         if kwargs or carried is not None or not function.number:
             flags |= IS_FULL
-            value = (args, kwargs, None if function.number else _sendable(target, function.name), carried)
+            value = (args, kwargs, None if function.number else self._sendable(target, function.name), carried)
         else:
             for argument in args:
                 if type(argument) not in PLAIN_TYPES:
@@ -99,10 +98,17 @@ class Calls:
                 if len(args) == 1 and not flags and argument is not None:
                     return function, IS_SINGLE, argument, None
                 return function, flags | IS_PLAIN, args, None
-        kind, body, descriptors = _pack(value, bool(flags & IS_FULL), for_many)
-        if kind:
-            return function, flags | IS_PARCEL, body, (kind, descriptors)
-        return function, flags, body, None
+        body, parcel = self._pack(value, bool(flags & IS_FULL), for_many)
+        return function, flags if parcel is None else flags | IS_PARCEL, body, parcel
+
+    def _pack(self, value: Any, is_full: bool, for_many: bool) -> tuple[bytes, Any]:
+        """Return the pickle of a call and what has to travel beside it."""
+        kind, body, descriptors = _pack(value, is_full, for_many)
+        return body, (kind, descriptors) if kind else None
+
+    def _sendable(self, target: Any, name: str) -> Any:
+        """Return what stands for a callable in the pickle of its call."""
+        return _sendable(target, name)
 
     def function(self, target: Any) -> Function:
         """Return what is known of a function. Raises UsageError for what is none, or is asynchronous."""
@@ -228,16 +234,19 @@ def _pack(value: Any, is_full: bool, for_many: bool) -> Packed:
                 return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
             except Exception:
                 pass  # the error of the ordinary pickle says more
-        path = error.path.removeprefix("value")
-        if is_full:
-            for place, name in (("[0]", "args"), ("[1]", "kwargs"), ("[2]", "function"), ("[3]", "context")):
-                if path.startswith(place):
-                    path = name + path.removeprefix(place)
-                    break
-        else:
-            path = "args" + path
         cause = error.__cause__ or error
-        raise NotSendable(path, error.part, cause) from cause
+        raise NotSendable(path_in_call(error.path, is_full), error.part, cause) from cause
+
+
+def path_in_call(path: str, is_full: bool) -> str:
+    """Say `args[0].lock` for `value[0].lock`, as the caller knows it."""
+    path = path.removeprefix("value")
+    if not is_full:
+        return "args" + path
+    for place, name in (("[0]", "args"), ("[1]", "kwargs"), ("[2]", "function"), ("[3]", "context")):
+        if path.startswith(place):
+            return name + path.removeprefix(place)
+    return path
 
 
 def _cloudpickle() -> Any:

@@ -23,13 +23,16 @@ from ._calls import Calls, Made
 from ._context import Carrier
 from ._driver import Driver
 from ._engine_executor import ExecutorCalls, ExecutorEngine
+from ._engine_far import FarEngine
 from ._engine_local import LocalEngine, refusal
+from ._far_calls import FarCalls
 from ._meter import Meter
 from ._options import PoolConfig, TaskOptions
 from ._queue import NO_PLACE, Admission
+from ._shared import Shared, put_local
 from ._tasks import CallbackTask, FutureTask, Relay, Task, make_async, set_up
 
-Engine = LocalEngine | ExecutorEngine
+Engine = LocalEngine | ExecutorEngine | FarEngine
 
 
 class _Guard(Handle):
@@ -53,12 +56,13 @@ class _Guard(Handle):
 class Core:
     """A pool without its faces."""
 
-    def __init__(self, config: PoolConfig) -> None:
+    def __init__(self, config: PoolConfig, *, takes_all: bool = False) -> None:
         self.config = config
+        self._takes_all = takes_all  # as many workers as the engine has room for, once that is known
         self.limit = config.workers
         self.meter = Meter()
         carrier = Carrier(config.context)
-        self.calls = Calls(carrier) if config.engine is None else ExecutorCalls(carrier)
+        self.calls = self._calls(carrier)
         self.admission = None if config.max_queue is None else Admission(config.workers + config.max_queue)
         self.engine: Engine | None = None
         self.driver: Driver | None = None
@@ -67,6 +71,12 @@ class Core:
         self._lock = threading.RLock()
         self._inbox: deque[Task] = deque()
         self._is_inbox_armed = False
+
+    def _calls(self, carrier: Carrier) -> Calls:
+        if self.config.engine is not None:
+            return ExecutorCalls(carrier)
+        cluster = self.config.cluster
+        return Calls(carrier) if cluster is None else FarCalls(carrier, cluster.cloud, self._adopt)
 
     # -- starting --------------------------------------------------------------------------------------------------
     def bind(self, of: Hub | None) -> Driver:
@@ -79,8 +89,7 @@ class Core:
             if driver is not None:
                 self.let_go()
             driver = Driver.of_own(self.config.name) if of is None else Driver(of, None)
-            kind = LocalEngine if self.config.engine is None else ExecutorEngine
-            self.engine = kind(self.config, self.limit, driver, self.meter, self.admission)
+            self.engine = self._make_engine(driver)
             self.driver = driver
             pools.add(self)
             if driver.thread is None:
@@ -89,6 +98,15 @@ class Core:
             else:
                 driver.call(self.engine.begin)
             return driver
+
+    def _make_engine(self, driver: Driver) -> Engine:
+        given = self.config, self.limit, driver, self.meter, self.admission
+        if self.config.cluster is not None:
+            far = FarEngine(*given)
+            if self._takes_all:
+                far.has_room_for = self.resize
+            return far
+        return LocalEngine(*given) if self.config.engine is None else ExecutorEngine(*given)
 
     def refuse_if_closed(self) -> None:
         """Raise what a task that comes now would end with, if the pool is closed."""
@@ -284,6 +302,32 @@ class Core:
                 task.link.send_credit(task, items)
 
         self.on_driver(send)
+
+    # -- values that many tasks use --------------------------------------------------------------------------------
+    def put(self, value: Any) -> Shared:
+        """Put a value where all workers find it; takes as long as that takes."""
+        cluster = self.config.cluster
+        if self.config.engine is not None:
+            raise UsageError("put() cannot be kept with an executor as engine: give its tasks the value itself")
+        if cluster is None:
+            return put_local(value)
+        cluster.connect()
+        far, size = cluster.put(value)
+        return self._hold(Shared(size, far=far))
+
+    def _adopt(self, value: Any) -> Shared | None:
+        """Return what stands for a value that is the engine's already."""
+        far = self.config.cluster.adopt(value)
+        return None if far is None else self._hold(Shared(0, far=far))
+
+    def _hold(self, shared: Shared) -> Shared:
+        shared.when_dropped(self._drop)
+        return shared
+
+    def _drop(self, key: int) -> None:
+        engine, driver = self.engine, self.driver
+        if isinstance(engine, FarEngine) and driver is not None and not driver.loop.is_closed():
+            driver.call(engine.drop, key)
 
     def resize(self, workers: int) -> None:
         """Change how many workers there may be."""

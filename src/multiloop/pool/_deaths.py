@@ -59,6 +59,12 @@ def worker_died(what: str, exit_code: int | None, running: str) -> WorkerDied:
     return made
 
 
+def worker_gone(text: str) -> WorkerDied:
+    """Return the error of the task that a worker on another machine was running when it ended."""
+    made: WorkerDied = _known_here(_WorkerDied)(text)
+    return made
+
+
 def pool_broken(why: str) -> PoolBroken:
     """Return the error of all tasks of a pool whose workers cannot start."""
     made: PoolBroken = _known_here(_PoolBroken)(f"the pool is broken: {why}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._protocol import COOPERATIVE, GRACE_MS, STARTED, STOP_ASKED
 
 if TYPE_CHECKING:
-    from ._worker_main import Worker
+    from ._runner import Runner
 
 GRACE_MS_DEFAULT = 1000  # as workerpool's abortListenerTimeout; `stop_within` changes it
 
@@ -20,16 +20,16 @@ GRACE_MS_DEFAULT = 1000  # as workerpool's abortListenerTimeout; `stop_within` c
 class _Here:
     """Where tasks run: one worker for the whole interpreter, or one for each thread (kind "thread")."""
 
-    worker: Worker | None = None
+    worker: Runner | None = None
 
 
 here = _Here()
 in_thread = _local()
 
 
-def current_worker() -> Worker | None:
+def current_worker() -> Runner | None:
     """Return the worker that runs the calling code, or None when it is no task."""
-    found: Worker | None = getattr(in_thread, "worker", None)
+    found: Runner | None = getattr(in_thread, "worker", None)
     return here.worker if found is None else found
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import _pickle
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UsageError
 from . import _machine
+from ._far_cluster import Resources
 
 Kind = Literal["auto", "process", "interpreter", "thread"]
 KINDS = ("auto", "process", "interpreter", "thread")
@@ -47,7 +48,9 @@ class PoolConfig:
     workers: int
     kind: Kind
     kind_reason: str
-    engine: Executor | None
+    engine: Executor | None  # somebody else's, on this machine …
+    cluster: Any  # … or a FarCluster: workers on other machines
+    engine_name: str
     name: str
     max_queue: int | None
     nice: int | None
@@ -72,13 +75,39 @@ def check_workers(workers: int | None) -> int:
     return workers
 
 
-def check_engine(engine: Any) -> Executor | None:
-    """Return the executor that runs the tasks, None for our own workers."""
-    if engine == "local":
-        return None
-    if isinstance(engine, Executor):
-        return engine
-    raise UsageError(f"engine={engine!r} is unknown: 'local', or a concurrent.futures.Executor")
+def check_engine(engine: Any, resources: Resources) -> tuple[Executor | None, Any, str]:
+    """Return the executor that runs the tasks or the cluster that does (both None for our own workers), and its name.
+
+    Raises UsageError for an engine that is unknown, not installed, or does not take resources.
+    """
+    if isinstance(engine, str):
+        kind, _, rest = engine.partition("://")
+        if engine == "ray" or (kind == "ray" and rest):
+            from ._engine_ray import RayCluster
+
+            return None, RayCluster(engine, resources), "ray"
+        if kind == "dask" and rest:
+            from ._engine_dask import DaskCluster
+
+            return None, DaskCluster(engine, resources), "dask"
+    if engine != "local" and not isinstance(engine, Executor):
+        raise UsageError(
+            f"engine={engine!r} is unknown: 'local', 'ray', 'ray://host:port', 'dask://host:port', or a "
+            "concurrent.futures.Executor"
+        )
+    if resources:
+        raise UsageError(
+            "cpus, gpus, memory and resources are asked of an engine on other machines: 'ray' or 'dask://…'"
+        )
+    return (None, None, "local") if engine == "local" else (engine, None, type(engine).__name__)
+
+
+def check_resources(cpus: Any, gpus: Any, memory: Any, others: Mapping[str, Any] | None) -> Resources:
+    """Return what each worker asks of the engine."""
+    for name, value in {"cpus": cpus, "gpus": gpus, "memory": memory, **(others or {})}.items():
+        if value is not None and (not isinstance(value, int | float) or value < 0):
+            raise ValueError(f"{name}={value!r}: a number that is not negative, or None")
+    return Resources(cpus, gpus, memory, tuple((others or {}).items()))
 
 
 def choose_kind(kind: str, has_engine: bool = False) -> tuple[Kind, str]:
@@ -167,7 +196,13 @@ def check_fit(config: PoolConfig) -> None:
                     f"give it to {type(config.engine).__name__}, or use engine='local'"
                 )
 
-    if config.kind != "process":
+    if config.cluster is not None:
+        for name, is_given in {"kind": config.kind_reason == "asked for", "cores": bool(config.cores)}.items():
+            if is_given:
+                raise UsageError(
+                    f"{name}=... cannot be kept on other machines, whose workers are {config.engine_name}'s"
+                )
+    elif config.kind != "process":
         given = {
             "nice": config.nice is not None,
             "cores": bool(config.cores),
@@ -177,7 +212,7 @@ def check_fit(config: PoolConfig) -> None:
             if is_given:
                 raise UsageError(f"{name}=... belongs to a whole process: use kind='process', not {config.kind!r}")
 
-    if config.recycle_above_rss is not None and not os.path.exists("/proc/self/statm"):
+    if config.recycle_above_rss is not None and config.cluster is None and not os.path.exists("/proc/self/statm"):
         raise UsageError("recycle_above_rss=...: this system does not tell the memory of a process")
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from ..errors import UsageError
 from ..loop import Operation, begin, hub
+from ..loop._offload import offload_to
 from ..stats import PoolStatistics
 from . import _machine
 from . import _options as options_of
@@ -21,8 +22,9 @@ from ._context import find_variable
 from ._core import Core
 from ._engine_executor import workers_of
 from ._executor import PoolExecutor
-from ._iterate import Mapping
+from ._iterate import Mapping as MapOf
 from ._options import Kind, PoolConfig, TaskOptions
+from ._shared import Shared
 from ._statistics import statistics_of
 from ._streams import Stream
 from ._tasks import AsyncTask, CallbackTask, FutureTask
@@ -96,7 +98,7 @@ class Configured:
         ordered: bool = True,
         buffer: int | None = None,
         progress: bool = False,
-    ) -> Mapping[T]:
+    ) -> MapOf[T]:
         """Run `function(item)` for every item: `async for value in pool.map(...)`, or `for` in synchronous code.
 
         Items are taken lazily: at most `buffer` tasks are under way, finished or not (None: four for each worker, more
@@ -106,7 +108,7 @@ class Configured:
             ordered: values in the order of the items; False: as they are ready.
             progress: draw a bar on standard error.
         """
-        return Mapping(self._core, self._lifeline, self._options, function, items, ordered, buffer, progress)
+        return MapOf(self._core, self._lifeline, self._options, function, items, ordered, buffer, progress)
 
     def stream(self, function: Callable[P, Iterable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
         """Iterate what a generator function yields in a worker: `async for value in pool.stream(function, *args)`.
@@ -131,7 +133,9 @@ class Pool(Configured):
         workers: how many at most; None: one for each core that this process may use.
         kind: "process" (every Python, can always be stopped), "interpreter" (Python 3.14 and newer), "thread";
             "auto" is "process".
-        engine: "local", or any concurrent.futures.Executor (which then decides how its tasks are run and ended).
+        engine: "local"; "ray" (the Ray that this process uses, or RAY_ADDRESS names, or one on this machine),
+            "ray://host:port", "dask://host:port": workers on other machines; or any concurrent.futures.Executor, which
+            then decides how its tasks are run and ended.
         max_queue: how many tasks may wait beyond one for each worker; 0: none; None: any number.
         nice: niceness of the workers; None: as this process, or 10 inside a server.
         task_timeout: seconds that a task may run, from its start; `options(timeout=...)` overrides it.
@@ -144,6 +148,8 @@ class Pool(Configured):
         cores: pin workers: "spread" (each to one core, in turn), or a list of cores or sets of cores, used in turn.
         warm: start all workers on first use and keep that number; see also `ready()`.
         name: in thread names, the list of processes and statistics.
+        cpus, gpus, memory, resources: what each worker asks of Ray or Dask: numbers of cores and accelerators, bytes,
+            and whatever else the cluster has, by name.
     """
 
     def __init__(
@@ -165,12 +171,17 @@ class Pool(Configured):
         cores: Any = None,
         warm: bool = False,
         name: str | None = None,
+        cpus: float | None = None,
+        gpus: float | None = None,
+        memory: int | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         if max_queue is not None and max_queue < 0:
             raise ValueError(f"max_queue={max_queue!r}: a number of tasks, or None for any number")
-        executor = options_of.check_engine(engine)
+        asked = options_of.check_resources(cpus, gpus, memory, resources)
+        executor, cluster, engine_name = options_of.check_engine(engine, asked)
         count = options_of.check_workers(workers_of(executor) if workers is None and executor is not None else workers)
-        chosen, reason = options_of.choose_kind(kind, has_engine=executor is not None)
+        chosen, reason = options_of.choose_kind(kind, has_engine=engine_name != "local")
         for variable in context:
             find_variable(variable)
         config = PoolConfig(
@@ -178,9 +189,11 @@ class Pool(Configured):
             kind=chosen,
             kind_reason=reason,
             engine=executor,
+            cluster=cluster,
+            engine_name=engine_name,
             name=name or f"pool-{next(_names)}",
             max_queue=max_queue,
-            nice=_machine.defaults.nice if nice is None and chosen == "process" else nice,
+            nice=_machine.defaults.nice if nice is None and chosen == "process" and cluster is None else nice,
             cores=options_of.check_cores(cores),
             task_timeout=options_of.check_positive("task_timeout", task_timeout),
             recycle_after_tasks=options_of.check_positive("recycle_after_tasks", recycle_after_tasks),
@@ -192,7 +205,7 @@ class Pool(Configured):
             warm=warm,
         )
         options_of.check_fit(config)
-        core = Core(config)
+        core = Core(config, takes_all=cluster is not None and workers is None)
         options = _DEFAULT if task_timeout is None else TaskOptions(timeout=task_timeout)
         super().__init__(core, Lifeline(core), options)
         self._executor = PoolExecutor(core, self._lifeline, options)
@@ -258,6 +271,23 @@ class Pool(Configured):
         if isinstance(task, AsyncTask | CallbackTask | Operation):
             return bool(task.cancel())
         raise UsageError(f"stop() needs what run() or submit() returned, not {type(task).__name__}")
+
+    def put(self, value: Any) -> Operation[Shared]:
+        """Put a value where all workers find it: `shared = await pool.put(array)`, then `pool.run(function, shared)`.
+
+        It is copied once, into shared memory or into the engine's object store, and each task gets the value itself; the
+        memory of its arrays is read-only there. It stays as long as what this returns is held.
+
+        Raises, when awaited: NotSendable; UsageError with an executor as engine; EngineLost.
+        """
+        of = hub()
+        op: Operation[Shared] = begin(None, of)
+        offload_to(op, self.put_now, (value,))
+        return op
+
+    def put_now(self, value: Any) -> Shared:
+        """As `put`, from synchronous code: waits until the value is there."""
+        return self._core.put(value)
 
     def ready(self) -> Operation[None]:
         """Start all workers; done when every initializer has run. Raises PoolBroken when one failed."""

@@ -58,6 +58,7 @@ IS_SINGLE = 16  # the call is the one argument itself
 IS_FULL = 2  # the call is a pickle of (args, kwargs, function or None, context or None)
 IS_STREAM = 4  # the function gives an iterator; its items are sent
 IS_PARCEL = 8  # the call is a parcel; a PARCEL frame came before
+IS_HEARD = 32  # far worker: somebody listens to what the task reports or yields
 
 # What crosses as itself: immutable, and marshal gives back exactly what it took.
 PLAIN_TYPES = frozenset({int, str, float, bool, type(None)})
@@ -77,6 +78,9 @@ GRACE_MS = 7  # worker: and how long that may take
 STOP_ASKED = 8  # pool: the task that is asked to stop
 HELD = 9  # worker: how many bytes of the journal are results that are not sent
 HELD_TURN = 10  # worker: counts up before it sends them and empties the journal
+EXPIRED = 11  # far worker: the task whose time was over
+CALLS = 12  # far worker, two words: the calls whose results are in the halves of the journal …
+FILLED = 14  # … and how many bytes of each half they are
 
 RIGHTS_BYTES = 1200  # room for the descriptors of one parcel (at most 253, the kernel's limit)
 STREAM_WINDOW = 16  # items of a stream on their way before the worker waits for the consumer

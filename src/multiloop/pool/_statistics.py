@@ -19,7 +19,7 @@ def statistics_of(core: Core) -> PoolStatistics:
     return PoolStatistics(
         name=config.name,
         kind=config.kind,
-        engine="local" if config.engine is None else type(config.engine).__name__,
+        engine=config.engine_name,
         limit=core.limit,
         workers=() if engine is None else engine.workers(),
         queued=0 if engine is None else engine.queued,
@@ -36,4 +36,5 @@ def statistics_of(core: Core) -> PoolStatistics:
         utilization=min(1.0, meter.runs.total_s / lifetime_s),
         wait=wait,
         run=run,
+        dashboard="" if config.cluster is None else config.cluster.dashboard,
     )

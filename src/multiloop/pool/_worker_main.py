@@ -18,7 +18,6 @@ import sys
 import time
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable
 from itertools import repeat
 from marshal import dumps as marshal_dumps
 from marshal import loads as marshal_loads
@@ -41,6 +40,7 @@ from ._protocol import (
     STARTED_NS,
 )
 from ._rights import LOST, Parcel, claim, close_all, descriptors_of, rights_of
+from ._runner import Runner, define
 from ._values import pack, unpack
 
 _SPIN_NS = 100_000  # awake at most this long after a task
@@ -64,24 +64,22 @@ class PoolGone(Exception):
     """The pool closed its end of the socket."""
 
 
-class Worker:
+class Worker(Runner):
     """One worker's state and loop."""
 
     def __init__(
         self, socket: _socket.socket, page: Page, *, may_spin: bool, ends_with: tuple[type[BaseException], ...] = ()
     ) -> None:
+        super().__init__(page.words)
         self._ends_with = ends_with  # what is raised in a worker that is no process to end it
-        self.words = page.words
         self._journal = page.journal
         self._held = 0  # bytes of it
         self._held_since = 0
         self._is_spinner = may_spin
         self._socket = socket
         self._tasks: deque[_Task] = deque()
-        self._functions: dict[int, Callable[..., Any]] = {}
         self._parcels: deque[Parcel] = deque()  # of the tasks that are parcels
         self._came: deque[list[int]] = deque()  # descriptors, by the message that brought them
-        self._credits: dict[int, int] = {}
         self._boot: Any = None
         self._leave = False
         self.is_forked = False
@@ -92,8 +90,6 @@ class Worker:
         self._may_spin = False
         self._calm = _CALM_NS
         self._calm_from = 0
-        self.context_names: tuple[str, ...] = ()  # of the variables that the pool carries; set by the boot
-        self._context: Any = None
 
     # -- the loop --------------------------------------------------------------------------------------------------
     def boot_options(self) -> Any:
@@ -197,69 +193,21 @@ class Worker:
                 break
         self._calm = max(_CALM_NS, self._calm - _CALM_NS // 1000)
 
-    # -- kinds of tasks --------------------------------------------------------------------------------------------
-    def _run_other(self, number: int, function: int, flags: int, call: Any) -> Any:
-        """Run a task that has buffers, keyword arguments, a context, a callable of its own, or gives a stream."""
+    # -- what the runner asks for ----------------------------------------------------------------------------------
+    def _load(self, flags: int, call: Any) -> Any:
         if flags & protocol.IS_PARCEL:
             kind, descriptors = self._parcels.popleft()
             if kind == LOST:
                 raise OSError(errno.EMFILE, "this worker has too many open files to receive the task's arguments")
-            loaded = unpack(kind, call, descriptors)
-        else:
-            loaded = call if flags & IS_PLAIN else _pickle.loads(call)
-        context = None
-        if flags & protocol.IS_FULL:
-            args, kwargs, target, context = loaded
-            if target is None:
-                target = self._functions[function]
-        else:
-            args, kwargs, target = loaded, {}, self._functions[function]
-        del loaded
-        if context is None:
-            return self._call(number, flags, target, args, kwargs)
-        if self._context is None:
-            from ._context import WorkerContext
+            return unpack(kind, call, descriptors)
+        return call if flags & IS_PLAIN else _pickle.loads(call)
 
-            self._context = WorkerContext(self.context_names)
-        return self._context.run(context, self._call, number, flags, target, args, kwargs)
+    def _send(self, kind: int, value: Any, what: str, number: int) -> None:
+        body, parcel = _pack(value, what)
+        self._write(kind, body, parcel, number)
 
-    def _call(
-        self, number: int, flags: int, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        value = target(*args, **kwargs)
-        if flags & protocol.IS_STREAM:
-            return self._stream(number, value)
-        if hasattr(value, "__await__"):
-            if hasattr(value, "close"):
-                value.close()
-            raise TypeError(
-                f"{getattr(target, '__qualname__', target)} is asynchronous: tasks of a pool are plain functions "
-                "(call asyncio.run() inside of one)"
-            )
-        return value
-
-    def _stream(self, number: int, items: Any) -> None:
-        """Send the items of an iterator, at most STREAM_WINDOW ahead of the consumer."""
-        words = self.words
-        words[protocol.GRACE_MS] = 1000
-        words[protocol.COOPERATIVE] = number  # it stops by itself between two items
-        self._credits[number] = protocol.STREAM_WINDOW
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                if words[protocol.STOP_ASKED] == number:
-                    break
-                body, parcel = _pack(item, "an item of the stream")
-                self._write(protocol.ITEM, body, parcel, number)
-                del item, body
-                self._credits[number] -= 1
-                while self._credits[number] <= 0 and words[protocol.STOP_ASKED] != number:
-                    self._read()
-        finally:
-            del self._credits[number]
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+    def _wait_for_credit(self, number: int) -> None:
+        self._read()
 
     def _skip(self, number: int, flags: int) -> None:
         if flags & protocol.IS_PARCEL:
@@ -267,11 +215,6 @@ class Worker:
         self._write(protocol.SKIPPED, b"", None, number)
 
     # -- writing ---------------------------------------------------------------------------------------------------
-    def report(self, value: Any) -> None:
-        """Send a progress message of the running task."""
-        body, parcel = _pack(value, "the report")
-        self._write(protocol.REPORT, body, parcel, self.words[STARTED])
-
     def announce(self, kind: int, body: bytes = b"") -> None:
         """Send READY or BROKEN."""
         self._write(kind, body, None, 0)
@@ -374,7 +317,7 @@ class Worker:
         if kind == protocol.TASKS:
             definitions, first, functions, flags, calls = marshal_loads(body)
             for number, definition in definitions:
-                self._functions[number] = _define(definition)
+                self._functions[number] = define(definition)
             if type(functions) is int:
                 functions = repeat(functions)
             if type(flags) is int:
@@ -404,17 +347,3 @@ def _pack(value: Any, what: str) -> tuple[bytes, Parcel | None]:
                 pass  # the error of the ordinary pickle says more
         raise _pickle.PicklingError(f"{what} cannot be sent back: {error}") from error.__cause__
     return body, (kind, descriptors) if kind else None
-
-
-def _define(definition: bytes) -> Callable[..., Any]:
-    """Load a function; one that cannot be loaded fails each of its tasks."""
-    try:
-        function: Callable[..., Any] = _pickle.loads(definition)
-    except BaseException as failure:
-        error, trace = failure, failure.__traceback__
-
-        def undefined(*args: Any, **kwargs: Any) -> Any:
-            raise error.with_traceback(trace)
-
-        return undefined
-    return function
