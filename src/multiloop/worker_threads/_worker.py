@@ -21,7 +21,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .._limits import MAX_MESSAGE_BYTES, STUCK_S, TERMINATE_S
 from ..child_process._pipes import ReadPipe, WritePipe
@@ -68,6 +68,10 @@ class Worker(EventEmitter, Handle):
         resource_limits: {"memory": bytes, "cpu_time": seconds, "open_files": n, "stack": bytes}, kind process.
         transfer_list: ports and buffers in `worker_data` that move there.
         max_message_size: of one message, in bytes, both ways.
+        engine: "ray" or "ray://host:port": on another machine (then this call gives a `RemoteWorker`, with the same events
+            and methods). A file goes along; modules and functions are found there by name. Ports and buffers do not leave
+            this machine, and `stdin`, `stdout`, `stderr` and `resource_limits` are refused.
+        cpus, gpus, memory: what a worker on another machine asks of the engine.
 
     Raises:
         TypeError, UsageError: the target or an option cannot be meant; a kind cannot keep an option, or start here.
@@ -77,6 +81,15 @@ class Worker(EventEmitter, Handle):
 
     A missing file or module, a syntax error and everything later come as 'error' and `exit(1)`.
     """
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, target: Any = None, *args: Any, engine: str | None = None, **options: Any) -> Any:
+            if engine is None:
+                return super().__new__(cls)
+            from ._remote import remote_worker
+
+            return remote_worker(target, engine, options)
 
     def __init__(
         self,
@@ -93,7 +106,13 @@ class Worker(EventEmitter, Handle):
         resource_limits: Mapping[str, float] | None = None,
         transfer_list: Sequence[Any] = (),
         max_message_size: int = MAX_MESSAGE_BYTES,
+        engine: None = None,
+        cpus: float | None = None,
+        gpus: float | None = None,
+        memory: int | None = None,
     ) -> None:
+        if (cpus, gpus, memory) != (None, None, None):
+            raise UsageError("Worker(cpus=..., gpus=..., memory=...) are asked of an engine: engine='ray'")
         Handle.__init__(self)
         here = hub()
         place = current()
