@@ -222,20 +222,27 @@ def _sendable(target: Any, name: str) -> Any:
 
 
 def _pack(value: Any, is_full: bool, for_many: bool) -> Packed:
-    if describe_main() is None and (cloudpickle := _cloudpickle()) is not None:
-        # Interactive: an ordinary pickle would name classes that no worker can import.
-        return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
     try:
-        return pack(value, for_many=for_many)
+        packed = pack(value, for_many=for_many)
     except NotSendable as error:
-        cloudpickle = _cloudpickle()
-        if cloudpickle is not None:
-            try:
-                return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
-            except Exception:
-                pass  # the error of the ordinary pickle says more
-        cause = error.__cause__ or error
+        if (by_value := _packed_by_value(value)) is not None:
+            return by_value
+        cause = error.__cause__ or error  # the error of the ordinary pickle says more
         raise NotSendable(path_in_call(error.path, is_full), error.part, cause) from cause
+    if packed[2] or b"__main__" not in packed[1] or describe_main() is not None:
+        return packed
+    return _packed_by_value(value) or packed  # interactive: it names classes that no worker can import
+
+
+def _packed_by_value(value: Any) -> Packed | None:
+    """Pickle with cloudpickle; None where it is not installed, or cannot either."""
+    cloudpickle = _cloudpickle()
+    if cloudpickle is None:
+        return None
+    try:
+        return PLAIN_PICKLE, cloudpickle.dumps(value, 5), []
+    except Exception:
+        return None
 
 
 def path_in_call(path: str, is_full: bool) -> str:
