@@ -41,6 +41,7 @@ from ..stats import BlockedLoop
 from . import _stack
 from ._episode import Episode, Holder, Late, report_hold, report_unseen
 from ._histogram import Histogram
+from ._spans import record
 from ._threads import RunQueue, cpu_times
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class Watchdog(Handle):
         self.blocked_s += report.duration
         self.blocked_without_cpu_s += max(0.0, report.duration - cpu_s)
         self.last = report
+        record(report)
         if self.longest is None or report.duration > self.longest.duration:
             self.longest = report
         if self.callbacks:

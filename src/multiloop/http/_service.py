@@ -90,6 +90,7 @@ class HttpService(ServiceState):
         self.proxies = _proxies(self.config)
         self._access_log = _access(self.config)
         self._meter: Callable[[Exchange], None] | None = None
+        self._trace: Callable[[Exchange], None] | None = None
         self.access = self._access_log  # called with each exchange whose reply has ended; None: nobody wants to know
         self.request_ids = RequestIds(self)
         answers, self._runner = _exchange_class(interface, self)
@@ -270,10 +271,19 @@ class HttpService(ServiceState):
                 if connection.current is not None:
                     connection.current.started_at_s = now  # nobody has asked when it started
         self._meter = meter
-        if meter is None or self._access_log is None:
-            self.access = meter or self._access_log
-        else:
-            self.access = _both(meter, self._access_log)
+        self._tell()
+
+    def trace(self, ended: Callable[[Exchange], None]) -> None:
+        """Have this called, too, with each exchange whose reply has ended."""
+        self._trace = ended
+        self._tell()
+
+    def _tell(self) -> None:
+        told: Callable[[Exchange], None] | None = None
+        for each in (self._trace, self._access_log, self._meter):
+            if each is not None:
+                told = each if told is None else _both(each, told)
+        self.access = told
 
     @property
     def has_access_log(self) -> bool:

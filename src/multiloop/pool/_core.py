@@ -9,12 +9,14 @@ executor. When that loop has ended, the next use chooses again. Everything that 
 
 from __future__ import annotations
 
+import sys
 import threading
 from asyncio import _get_running_loop as _running_loop
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
+from .. import _telemetry
 from ..errors import PoolFull, UsageError
 from ..loop import Handle, Hub, Operation, begin, hub
 from ..worker_threads._main_module import GUARD, is_importing_main
@@ -30,6 +32,7 @@ from ._meter import Meter
 from ._options import PoolConfig, TaskOptions
 from ._queue import NO_PLACE, Admission
 from ._shared import Shared, put_local
+from ._spans import follow
 from ._tasks import CallbackTask, FutureTask, Relay, Task, make_async, set_up
 
 Engine = LocalEngine | ExecutorEngine | FarEngine
@@ -137,6 +140,18 @@ class Core:
         stream: Any = None,
     ) -> Operation[Any]:
         """Give a task to the workers from a loop; returns the started operation."""
+        if _telemetry.MODULE in sys.modules and (tracer := _telemetry.tracer()) is not None:
+            return follow(tracer, target, options, lambda told: self._run(told, target, args, kwargs, stream))  # type: ignore[no-any-return]
+        return self._run(options, target, args, kwargs, stream)
+
+    def _run(
+        self,
+        options: TaskOptions,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stream: Any,
+    ) -> Operation[Any]:
         engine = self.engine
         if engine is None or _running_loop() is not engine.loop or self.is_closed:
             return self._run_elsewhere(options, target, args, kwargs, stream)
@@ -177,8 +192,8 @@ class Core:
             ) from None
         if self.bind(of).loop is of.loop:
             self.refuse_if_closed()
-            return self.run(options, target, args, kwargs, stream)
-        future = self.submit(options, target, args, kwargs, stream=stream, may_block=False)
+            return self._run(options, target, args, kwargs, stream)
+        future = self._submit(options, target, args, kwargs, stream, False)
         op: Any = begin(options.callback, of)
         op._stop = lambda: self.stop_future(future)
         if stream is not None:
@@ -197,6 +212,26 @@ class Core:
         may_block: bool = True,
     ) -> FutureTask:
         """Give a task to the workers from anywhere; returns a concurrent.futures.Future."""
+        return self.traced(target, options, lambda told: self._submit(told, target, args, kwargs, stream, may_block))
+
+    @staticmethod
+    def traced(
+        target: Callable[..., Any], options: TaskOptions, start: Callable[[TaskOptions], FutureTask]
+    ) -> FutureTask:
+        """Start a task, in a span of its own where the program traces."""
+        if _telemetry.MODULE in sys.modules and (tracer := _telemetry.tracer()) is not None:
+            return follow(tracer, target, options, start)  # type: ignore[no-any-return]
+        return start(options)
+
+    def _submit(
+        self,
+        options: TaskOptions,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        stream: Any,
+        may_block: bool,
+    ) -> FutureTask:
         self.bind(None)
         self.refuse_if_over()
         made = self.calls.make(target, args, kwargs, stream is not None, options.idempotent)

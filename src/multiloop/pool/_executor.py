@@ -42,14 +42,18 @@ class PoolExecutor(concurrent.futures.Executor):
         core = self._core
         core.bind(None)
         core.refuse_if_over()
-        try:
-            made = core.calls.make(fn, args, kwargs)
-        except Exception as error:
-            failed = FutureTask()
-            failed.set_running_or_notify_cancel()
-            failed.set_exception(error)
-            return cast("concurrent.futures.Future[T]", failed)
-        return cast("concurrent.futures.Future[T]", core.give(self._options, made))
+
+        def start(options: TaskOptions) -> FutureTask:
+            try:
+                made = core.calls.make(fn, args, kwargs)
+            except Exception as error:
+                failed = FutureTask()
+                failed.set_running_or_notify_cancel()
+                failed.set_exception(error)
+                return failed
+            return core.give(options, made)
+
+        return cast("concurrent.futures.Future[T]", core.traced(fn, self._options, start))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Close the pool: finish what was submitted (or cancel what no worker has), end the workers.
