@@ -35,7 +35,7 @@ def open_descriptors() -> set[str]:
     return found
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Let the loop run until a condition holds; fail after a while."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -43,7 +43,7 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.002)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """The same outside a loop."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -51,7 +51,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         threading.Event().wait(0.005)
 
 
-def descriptors_left(before: set[str], seconds: float = 10.0) -> set[str]:
+def descriptors_left(before: set[str], seconds: float = 30.0) -> set[str]:
     """What was opened since and stays open: threads that were told to stop, and the collector, close a moment later."""
     deadline = time.monotonic() + seconds
     while True:

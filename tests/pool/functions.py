@@ -65,6 +65,7 @@ def forever_politely(path: str, within: float | None = None) -> str:
     """Run until asked to stop, then write a file."""
     if within is not None:
         pool.stop_within(within)
+    pool.stop_requested()  # from here on it is not killed at once
     with open(path + ".begun", "w"):
         pass
     while not pool.stop_requested():

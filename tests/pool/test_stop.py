@@ -114,12 +114,12 @@ def test_a_task_that_asks_stops_by_itself_and_its_worker_lives_on(tmp_path: Any)
     async def main(made: Pool) -> None:
         before = await made.run(work.pid)
         task = made.run(work.forever_politely, str(path))
-        await asyncio.sleep(0.1)
+        await until((tmp_path / "file.begun").exists)
         assert task.cancel()
         await until(path.exists)
         assert await made.run(work.pid) == before
         with pytest.raises(TimeoutError):
-            await made.options(timeout=0.1).run(work.forever_politely, str(path), 2.0)
+            await made.options(timeout=0.5).run(work.forever_politely, str(path), 10.0)
         assert await made.run(work.pid) == before
 
     in_pool(main, workers=1)
