@@ -172,6 +172,15 @@ class Unanswered(PeerError):
     """A request reached a worker, or the primary, where nobody answers: let it listen for 'request' there."""
 
 
+class NeverReady(PeerError):
+    """No worker of a supervised cluster ever became ready, so nothing is kept going; the message says why. Mend it, start
+    again."""
+
+
+class RestartFailed(PeerError):
+    """The workers that were to replace others could not become ready: those from before go on. The message says why."""
+
+
 class WorkerDied(PeerError):
     """A worker ended without being asked to: killed by a signal (`signal` is its name), or by an exit of its process.
 

@@ -1,4 +1,4 @@
-"""The commands: `serve`, `status`, `reload`, `restart`, `scale`, `logs`, `top`, `stop`, and `--version`.
+"""The commands: `serve`, `run`, `status`, `reload`, `restart`, `scale`, `logs`, `top`, `stop`, and `--version`.
 
 What lives here: their names and arguments. What must not: doing them (`_serve`, `_control`), imported when one is called.
 """
@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from .._limits import GRACE_S
+from ..logs import FORMATS, LEVELS
 from ._help import ServeCommand, arguments, parameters
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -44,6 +46,43 @@ multiloop.add_command(
         short_help="Serve an application on every core.",
     )
 )
+
+
+@multiloop.command(
+    "run", context_settings={**_CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.option("-m", "--module", is_flag=True, help="SCRIPT is the name of a module.")
+@click.option(
+    "--workers",
+    metavar="N|auto",
+    help="Keep so many workers of it going; each server in them shares its listener. Without it, SCRIPT runs once, and "
+    "forks itself if it likes.",
+)
+@click.option(
+    "--ready",
+    type=click.Choice(["listening", "running"]),
+    default="listening",
+    show_default=True,
+    help="When a worker is ready: it listens, or its loop runs.",
+)
+@click.option("--grace", type=click.FloatRange(0), default=GRACE_S, show_default=True, help="Seconds to leave in.")
+@click.option("--name", default="", metavar="NAME", help="For process titles.  [the script]")
+@click.option("--pid-file", metavar="PATH", help="Holds its number while it lives.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--log-file", metavar="FILE")
+@click.option("--log-config", metavar="FILE")
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_(**params: Any) -> int:
+    """Run SCRIPT with its ARGUMENTS: a program that forks itself, or one that is made a cluster of (--workers).
+
+    With --workers: TERM and INT end it gracefully, HUP reloads, TTIN and TTOU add and remove a worker.
+    """
+    from ._run import run, settings_from
+
+    return run(settings_from(params))
+
 
 _control = click.option(
     "--control",

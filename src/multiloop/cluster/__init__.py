@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         disconnect,
         fork,
         setup_primary,
+        supervise,
         wait,
     )
     from ._forks._counters import Counter
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ._forks._options import Settings
     from ._forks._peer import Peer
     from ._forks._self import OwnEnd
+    from ._forks._supervision import Supervision
     from ._forks._worker import ListeningAddress, State, Worker
     from ._policy import LeastConnections, LeastRequests, RoundRobin, Sticky
 
@@ -70,6 +72,7 @@ __all__ = [
     "Settings",
     "State",
     "Sticky",
+    "Supervision",
     "Worker",
     "broadcast",
     "counter",
@@ -88,6 +91,7 @@ __all__ = [
     "scheduling_policy",
     "settings",
     "setup_primary",
+    "supervise",
     "wait",
     "worker",
     "workers",
@@ -104,6 +108,7 @@ _HOMES = {
     "Settings": "_forks._options",
     "State": "_forks._worker",
     "Sticky": "_policy",
+    "Supervision": "_forks._supervision",
     "Worker": "_forks._worker",
 }
 

@@ -12,4 +12,5 @@ same machinery below (dealing, doors, policies, pages, the supervisor) and anoth
     _talk  _neighbours  _peer  _relay    requests and replies; messages between workers
     _sharing  _locks  _counters          what all of them share
     _flock                               who may have connections (pure)
+    _supervision                         the supervisor of `serve` in its place
 """

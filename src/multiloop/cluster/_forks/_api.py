@@ -17,6 +17,7 @@ from ...pool._machine import usable_cores
 from . import _role
 from ._options import SettingsKeywords
 from ._primary import Primary
+from ._supervision import ReadyWhen, SuperviseOptions, Supervision, make_settings
 from ._worker import Worker
 
 SCHED_RR = "round_robin"
@@ -108,6 +109,35 @@ def setup_primary(**settings: Unpack[SettingsKeywords]) -> None:
     _primary("setup_primary()").setup_primary(**settings)
 
 
+def supervise(
+    workers: int | None = None,
+    *,
+    ready: ReadyWhen = "listening",
+    signals: bool = True,
+    **options: Unpack[SuperviseOptions],
+) -> Supervision:
+    """Keep workers going, as `multiloop serve` does: `multiloop.run(cluster.supervise(4).wait)`. Returns a `Supervision`.
+
+    They start when the loop runs: one first, the others when it is ready. One that dies, or whose loop is blocked for too
+    long, is replaced, with growing delays when that happens often; one that is reloaded or recycled is replaced by one
+    that is ready first.
+
+    Args:
+        workers: how many; None: one for each core.
+        ready: "listening": a worker is ready when it listens. "running": when its loop runs, for workers without servers.
+        signals: SIGTERM and SIGINT stop with grace, SIGHUP reloads, SIGTTIN and SIGTTOU change the number by one.
+        options: `grace`, `startup_timeout`, `hang_timeout`, `max_lifetime`, `restart_window` in seconds; `max_requests`,
+            `restart_max`; `max_rss` in bytes; `recycle_jitter`: as the options of `multiloop serve` with these names.
+
+    Raises:
+        UsageError: there are workers already, or supervise was called before; this is a worker; a value cannot be meant.
+    """
+    primary = _primary("supervise()")
+    if ready not in ("listening", "running"):
+        raise UsageError(f"supervise(ready={ready!r}): 'listening' or 'running'")
+    return primary.supervise(make_settings(workers, options), ready, signals=signals)
+
+
 def disconnect(grace: float | None = None, *, callback: ErrorFirst | None = None) -> Any:
     """Let all workers go, as `worker.disconnect(grace)`. An operation that is done when they are gone.
 
@@ -148,5 +178,6 @@ _PUBLIC = frozenset(
         "wait",
         "cpu_count",
         "counter",
+        "supervise",
     }
 )

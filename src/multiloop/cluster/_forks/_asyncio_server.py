@@ -115,8 +115,11 @@ class RoutedServer(asyncio.AbstractServer):
         """A connection was given up: nobody is told."""
 
     async def end(self, grace_s: float | None) -> None:
-        """Close, wait for the connections, cut what is left after the grace."""
-        self.close()
+        """Close, wait for the connections, cut what is left after the grace.
+
+        `serve_forever` goes on: what it is awaited by is the program's main, whose end would end the connections.
+        """
+        self._stop_accepting()
         try:
             await asyncio.wait_for(self._gone(), grace_s)
         except TimeoutError:
@@ -174,14 +177,15 @@ class RoutedServer(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Accept nothing more. Open connections go on."""
-        entrances, self._entrances = self._entrances, None
-        if entrances is None:
-            return
-        self._serving = False
-        for entrance in entrances:
-            entrance.close()
+        self._stop_accepting()
         if self._forever is not None and not self._forever.done():
             self._forever.cancel()
+
+    def _stop_accepting(self) -> None:
+        entrances, self._entrances = self._entrances, None
+        self._serving = False
+        for entrance in entrances or ():
+            entrance.close()
         if not self._open:
             self._wake()
 

@@ -1,4 +1,4 @@
-"""How the program that runs here was started, so that it can be started again as a worker. Pure.
+"""How the program that runs here was started, so that it can be started again as a worker.
 
 What lives here: `Program`, read from the interpreter's own command line. What must not: starting anything.
 
@@ -9,6 +9,7 @@ arguments. A worker gets the same; `setup_primary` may put others in their place
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,15 @@ class Program(NamedTuple):
     options: tuple[str, ...]  # of the interpreter
     target: tuple[str, ...]  # (script,), ("-m", module) or ("-c", code); () for none
     arguments: tuple[str, ...]  # the program's own
+    launcher: tuple[str, ...] = ()  # what runs the target, in front of it: `multiloop run`
+
+
+launched: Program | None = None  # set by `multiloop run`: the command line is its own, not the program's
+
+
+def here() -> Program:
+    """Return how the program that runs here was started."""
+    return launched or read(sys.orig_argv)
 
 
 def read(orig_argv: Sequence[str]) -> Program:
@@ -78,7 +88,7 @@ def worker_command(
 
     Raises UsageError when this program cannot be started again, and no other one is given.
     """
-    options = list(program.options if exec_argv is None else exec_argv)
+    options = [*(program.options if exec_argv is None else exec_argv), *program.launcher]
     arguments = list(program.arguments if args is None else args)
     if exec is not None:
         is_path = exec.endswith(".py") or os.sep in exec

@@ -35,11 +35,15 @@ class Flock(Roster):
             worker.ready_at = worker.last_beat = now
             self._do(Open(number, worker.slot))
 
-    def leaving(self, number: int, *, pull_back: bool = True) -> None:
+    def leaving(self, number: int, now: float) -> None:
         """It was told to disconnect, or does so by itself."""
         worker = self.workers.get(number)
         if worker is not None and worker.move(Event.DRAIN):
-            self._do(Close(number, pull_back))
+            self._do(Close(number))
+
+    def hung_up(self, number: int, now: float) -> None:
+        """Its channel is closed: it leaves, or is dead."""
+        self.leaving(number, now)
 
     def listening(self, number: int, now: float) -> None:
         """It listens: news for a supervisor."""

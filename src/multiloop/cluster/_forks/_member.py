@@ -31,7 +31,7 @@ from ...child_process import Parent
 from ...errors import ChannelClosed
 from ...events import EventEmitter
 from ...ipc._handoff import HandoffSocket
-from ...loop import Hub, leave_signals, on_new_hub
+from ...loop import Hub, hub, leave_signals, on_new_hub
 from ...net._provider import ListenOptions, ServerSide, set_provider
 from ...net._udp_options import DatagramOptions
 from .._intake import Intake
@@ -42,6 +42,7 @@ from ._neighbours import Neighbours
 from ._peer import Peer
 from ._reception import Entrance, Reception
 from ._role import Role
+from ._routes import Routes, install
 from ._self import OwnEnd
 
 log = logging.getLogger("multiloop.cluster")
@@ -59,6 +60,7 @@ def become(role: Role) -> None:
         os._exit(0)  # the primary is gone already
     member = Member(role, parent)
     set_provider(member)
+    install(member)
 
 
 class Member(EventEmitter):
@@ -81,6 +83,7 @@ class Member(EventEmitter):
         self._beats = 0
         self._welcome = wire.Welcome(False, False)
         self._shares: Any = None
+        self._routes: Routes | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._dies = False
         parent.mirror = self.worker
@@ -108,11 +111,18 @@ class Member(EventEmitter):
     # -- the loop ------------------------------------------------------------------------------------------------------
     def _loop_runs(self, of: Hub) -> None:
         if self.hub is None and threading.current_thread() is threading.main_thread():
-            from ._routes import install
-
             self.hub = of
-            install(of.loop, self)
             of.loop.call_soon(self._attach, of)
+
+    def routes_of(self, loop: asyncio.AbstractEventLoop) -> Routes | None:
+        """Return what leads this loop's listening; None for one that is not this worker's. From a coroutine on it."""
+        if self.hub is None and threading.current_thread() is threading.main_thread():
+            hub()  # a loop that is not of `multiloop.run`: now this worker has one
+        if self.hub is None or self.hub.loop is not loop:
+            return None
+        if self._routes is None:
+            self._routes = Routes(loop, self)
+        return self._routes
 
     def _attach(self, of: Hub) -> None:
         self._attached.set()
@@ -371,6 +381,8 @@ class Member(EventEmitter):
             channel = self.parent.channel
             if channel is not None:
                 await channel.drain()
+            if self._hub.fatal is None:  # not a loop of `multiloop.run`: nobody else would end this program
+                _exit_now()
 
     async def _close_servers(self, message: wire.Drain) -> None:
         reception, intake = self.reception, self.reception.intake

@@ -13,6 +13,7 @@ ends, they all leave with it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import sys
@@ -29,16 +30,18 @@ from ...errors import UsageError
 from ...events import EventEmitter
 from ...loop import AnyOperation, ErrorFirst, Handle, Hub, begin, hub, on_new_hub
 from ...net._address import from_kernel
-from .. import _actions as act
+from .. import _actions as actions
 from .._dealer import Dealer
 from .._observer import Notice
 from .._policy import asks_for_requests, make_policy
 from .._room import max_duplicates
+from .._settings import SupervisorSettings
 from . import _command
 from ._board import Board
 from ._flock import Flock
 from ._options import Settings
 from ._relay import Relay
+from ._supervision import ReadyWhen, Supervision
 from ._worker import Worker
 
 log = logging.getLogger("multiloop.cluster")
@@ -56,7 +59,8 @@ class Primary(EventEmitter):
         self.flock: Any = Flock()
         self.stopping = False  # nobody is forked any more
         self._policy: Any = None  # frozen by the first fork or setup_primary
-        self._next_id = 1
+        self.numbers = itertools.count(1)  # of workers
+        self.supervision: Supervision | None = None
         self._lifeline: tuple[int, int] | None = None
         self._early: list[Callable[[], None]] = []  # what waits for a loop
         self._ticking = False
@@ -114,22 +118,45 @@ class Primary(EventEmitter):
         self._freeze_policy()
         self._on_loop(lambda: self._emit("setup", settings))
 
-    def fork(self, env: Mapping[str, str] | None = None, *, seat: int | None = None) -> Worker:
+    def supervise(self, settings: SupervisorSettings, ready: ReadyWhen, *, signals: bool) -> Supervision:
+        """Keep so many workers going from when the loop runs."""
+        if self.workers or self.supervision is not None or self.stopping:
+            raise UsageError("cluster.supervise() is called once, and starts all workers: without any fork() before it")
+        self._freeze_policy()
+        self.supervision = made = Supervision(self, settings, ready, signals=signals)
+        self.flock = made.flock
+        self._on_loop(self._supervise)
+        return made
+
+    def _supervise(self) -> None:
+        if self.supervision is not None:
+            self.supervision.begin(self._hub)
+            self._start_ticking()
+
+    def fork(self, env: Mapping[str, str] | None = None) -> Worker:
         """Start a worker, at once; returns it."""
+        if self.supervision is not None:
+            raise UsageError(
+                "a supervised cluster starts its workers by itself: supervision.scale(n) changes their number"
+            )
         if self.stopping:
             return self._dead()
+        taken = {worker.seat for worker in self.workers.values() if not worker.is_dead()}
+        seat = next(seat for seat in range(len(taken) + 1) if seat not in taken)
+        return self._start(next(self.numbers), seat, env)
+
+    def _start(self, number: int, seat: int, env: Mapping[str, str] | None = None) -> Worker:
         self.setup_primary()
         settings = self.settings
         command = _command.worker_command(
-            _command.read(sys.orig_argv),
+            _command.here(),
             settings.exec_path or sys.executable,
             exec=settings.exec,
             args=settings.args,
             exec_argv=settings.exec_argv,
             main_file=getattr(sys.modules.get("__main__"), "__file__", None),
         )
-        worker = Worker(self, self._next_id, self._free_seat() if seat is None else seat)
-        self._next_id += 1
+        worker = Worker(self, number, seat)
         stdio = ["pipe" if settings.silent else "inherit"] * 3 if settings.stdio is None else settings.stdio
         entries = [stdio] * 3 if isinstance(stdio, str) else list(stdio)
         options = {
@@ -146,10 +173,6 @@ class Primary(EventEmitter):
         self.workers[worker.id] = worker
         self._on_loop(lambda: self._take_on(worker))
         return worker
-
-    def _free_seat(self) -> int:
-        taken = {worker.seat for worker in self.workers.values() if not worker.is_dead()}
-        return next(seat for seat in range(len(taken) + 1) if seat not in taken)
 
     def _dead(self) -> Worker:
         """The program ends, or lets all workers go: the usual line `exit → fork` must not fight that."""
@@ -171,10 +194,8 @@ class Primary(EventEmitter):
         self._roster_changed(worker)
         worker.tell("fork")
         if worker.is_leaving:
-            self.flock.leaving(worker.id)
-        if not self._ticking:
-            self._ticking = True
-            self._tick()
+            self.flock.leaving(worker.id, time.monotonic())
+        self._start_ticking()
 
     # -- what workers say ----------------------------------------------------------------------------------------------
     def controlled(self, worker: Worker, message: Any, descriptors: tuple[int, ...]) -> None:
@@ -256,8 +277,13 @@ class Primary(EventEmitter):
                 worker.send_control(news)
 
     # -- time ----------------------------------------------------------------------------------------------------------
+    def _start_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._tick()
+
     def _tick(self) -> None:
-        if self.hub is None or not self.workers:
+        if self.hub is None or not (self.workers or self.supervision is not None):
             self._ticking = False
             return
         self.hub.loop.call_later(limits.TICK_S, self._tick)
@@ -273,19 +299,43 @@ class Primary(EventEmitter):
         self.act()
 
     def act(self) -> None:
-        """Do what the flock decided."""
+        """Do what the flock, or the supervisor in its place, decided."""
         for action in self.flock.take_actions():
             worker = self.workers.get(getattr(action, "number", 0))
-            if isinstance(action, act.Open) and worker is not None:
-                self.dealer.open(worker.id, seat=worker.seat)
-                self.board.heard(worker)
-            elif isinstance(action, act.Close) and worker is not None:
-                self.board.silent(worker.id)
-                self.dealer.close(worker.id, pull_back=action.pull_back)
-            elif isinstance(action, act.Stack) and worker is not None:
-                worker.look_at_silence()
-            elif isinstance(action, act.Say):
+            if isinstance(action, actions.Say):
                 Notice(action.level, action.message, action.detail).log()
+            elif isinstance(action, actions.Spawn):
+                self._spawn(action)
+            elif isinstance(action, actions.Settled | actions.Exit):
+                if self.supervision is not None:
+                    self.supervision.do(action)
+            elif worker is not None:
+                self._act_on(worker, action)
+
+    def _act_on(self, worker: Worker, action: Any) -> None:
+        if isinstance(action, actions.Open):
+            self.dealer.open(worker.id, seat=worker.seat)
+            self.board.heard(worker)
+        elif isinstance(action, actions.Close):
+            self.board.silent(worker.id)
+            self.dealer.close(worker.id, pull_back=action.pull_back)
+        elif isinstance(action, actions.Stack):
+            worker.look_at_silence()
+        elif isinstance(action, actions.Drain):
+            self.drain(worker, action.grace_s)
+        elif isinstance(action, actions.Terminate):
+            worker.kill()
+        elif isinstance(action, actions.Kill) and action.stack:
+            worker.kill_with_stack()
+        elif isinstance(action, actions.Kill):
+            worker.kill("SIGKILL")
+
+    def _spawn(self, action: actions.Spawn) -> None:
+        try:
+            self._start(action.number, action.slot or 0)
+        except OSError as error:  # no descriptor is left: it is tried again later
+            self.flock.exited(action.number, f"it could not be started: {error}", time.monotonic())
+            self._hub.loop.call_soon(self.act)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
     def drain(self, worker: Worker, grace_s: float | None, *, at_once: bool = False) -> None:
@@ -293,7 +343,7 @@ class Primary(EventEmitter):
         if worker.exited_after_disconnect is None:
             worker.exited_after_disconnect = True
             if self.hub is not None:
-                self.flock.leaving(worker.id)
+                self.flock.leaving(worker.id, time.monotonic())
                 self.act()
                 worker.tell("draining")
         others = any(
@@ -303,7 +353,7 @@ class Primary(EventEmitter):
 
     def stopped_talking(self, worker: Worker) -> None:
         """Its channel is closed: it leaves, or is dead."""
-        self.flock.leaving(worker.id)
+        self.flock.hung_up(worker.id, time.monotonic())
         self.act()
 
     def exited(self, worker: Worker, how: str) -> None:
@@ -337,6 +387,9 @@ class Primary(EventEmitter):
     def disconnect(self, grace: float | None = None, callback: ErrorFirst | None = None) -> Any:
         """Let all workers go, as `worker.disconnect()`; an operation that is done when they are gone."""
         op = self._until_empty(callback)
+        if self.supervision is not None:
+            self.supervision.stop()
+            return op
         self.stopping = bool(self.workers)
         for worker in list(self.workers.values()):
             worker.disconnect(grace)
@@ -374,7 +427,7 @@ class Primary(EventEmitter):
         for worker in workers:
             worker.close()
         self.workers.clear()
-        self.flock = Flock()
+        self.flock, self.supervision = Flock(), None
         self._ticking = self._said_stopping = False
         if self._keeper is not None:
             self._keeper.end()

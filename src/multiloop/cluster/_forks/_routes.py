@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -32,12 +33,33 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _TLS = ("ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout")
 
 
-def install(loop: asyncio.AbstractEventLoop, member: Member) -> None:
-    """Lead this loop's listening through the primary."""
-    routes = Routes(loop, member)
-    loop.create_server = routes.create_server  # type: ignore[method-assign]
-    loop.create_unix_server = routes.create_unix_server  # type: ignore[method-assign]
-    loop.create_datagram_endpoint = routes.create_datagram_endpoint  # type: ignore[method-assign]
+def install(member: Member) -> None:
+    """Lead the listening of every loop of the main thread through the primary, whoever makes the loop.
+
+    On the classes: `asyncio.run` and the servers that make their own loop (uvicorn's, aiohttp's `run_app`) do it unasked.
+    """
+    classes: list[Any] = [asyncio.SelectorEventLoop]
+    try:
+        import uvloop
+    except ImportError:
+        pass
+    else:
+        classes.append(uvloop.Loop)
+    for each in classes:
+        for name in ("create_server", "create_unix_server", "create_datagram_endpoint"):
+            setattr(each, name, _led(getattr(each, name), name, member))
+
+
+def _led(original: Callable[..., Any], name: str, member: Member) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def method(loop: asyncio.AbstractEventLoop, *args: Any, **options: Any) -> Any:
+        routes = member.routes_of(loop)
+        if routes is None:  # a loop on another thread, or a second one
+            return await original(loop, *args, **options)
+        return await getattr(routes, name)(*args, **options)
+
+    method.original = original  # type: ignore[attr-defined]
+    return method
 
 
 class Routes:
@@ -46,9 +68,14 @@ class Routes:
     def __init__(self, loop: asyncio.AbstractEventLoop, member: Member) -> None:
         self._loop = loop
         self._member = member
-        self._create_server = loop.create_server
-        self._create_unix_server = loop.create_unix_server
-        self._create_datagram_endpoint = loop.create_datagram_endpoint
+        self._create_server = self._own("create_server")
+        self._create_unix_server = self._own("create_unix_server")
+        self._create_datagram_endpoint = self._own("create_datagram_endpoint")
+
+    def _own(self, name: str) -> Callable[..., Any]:
+        """Return the loop's own method."""
+        led = getattr(type(self._loop), name)
+        return functools.partial(getattr(led, "original", led), self._loop)
 
     async def create_server(
         self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **options: Any
