@@ -453,8 +453,8 @@ def test_nothing_is_left_when_many_workers_come_and_go(tmp_path: Path) -> None:
                 before = set(os.listdir("/proc/self/fd"))
                 for _ in range(6):
                     workers = [cluster.fork() for _ in range(2)]
-                    for _ in workers:
-                        await events.once(cluster, "listening")
+                    while not all(worker.state.value == "listening" for worker in workers):
+                        await timers.sleep(0.01)
                     workers[0].kill("SIGKILL")
                     workers[1].disconnect()
                     await cluster.wait()
