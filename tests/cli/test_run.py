@@ -60,7 +60,7 @@ def test_what_cannot_be_run_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_script_runs_as_the_interpreter_runs_it_and_its_workers_do_too(tmp_path: Path) -> None:
     (tmp_path / "forks.py").write_text(FORKS)
-    done = multiloop(tmp_path, "run", "forks.py", "a", "--b")
+    done = multiloop(tmp_path, "run", "forks.py", "a", "--b", PYTHONUNBUFFERED="")  # line by line, from each process
     assert done.returncode == 7, done.stderr
     assert sorted(done.stdout.splitlines()) == [
         "__main__ ['a', '--b'] False",

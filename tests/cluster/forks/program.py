@@ -130,7 +130,8 @@ def running(
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env=environment(PYTHONDONTWRITEBYTECODE="1", **env),
+        # Buffered: what is printed by several processes arrives line by line.
+        env=environment(PYTHONDONTWRITEBYTECODE="1", PYTHONUNBUFFERED="", **env),
         start_new_session=True,
     )
     program = Program(process)
