@@ -158,6 +158,30 @@ def test_it_finds_what_pythons_finds(tree: Path) -> None:
     multiloop.run(main)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "fits", "fits_not"),
+    [
+        ("[---]", "-", "a"),
+        ("[a-]", "a-", "b"),
+        ("[-a]", "a-", "b"),
+        ("[a-c-]", "b-", "d"),
+        ("[!a-c&&]", "d-", "ab&"),
+        ("[]a]", "]a", "b"),
+        ("[&&~~||x-]", "&~|x-", "a"),
+        ("[[:digit:]_]", "7_", "a:"),
+        ("[![:digit:]]", "a", "7"),
+        ("[z-a]", "", "az-"),
+        ("[[:nope:]]", "", "n:"),
+        ("[![:nope:]]", "n:", ""),
+    ],
+)
+def test_classes_of_characters(pattern: str, fits: str, fits_not: str) -> None:
+    [parsed] = parse(pattern)
+    [part] = parsed.parts
+    assert [each for each in fits if not part.matches(each)] == []
+    assert [each for each in fits_not if part.matches(each)] == []
+
+
 def test_braces() -> None:
     assert expand_braces("a{b,c{d,e}}f") == ["abf", "acdf", "acef"]
     assert expand_braces("{1..3}{a..c..1}") == ["1{a..c..1}", "2{a..c..1}", "3{a..c..1}"]

@@ -160,15 +160,25 @@ def _class_end(text: str, start: int) -> int:
 
 def _class(members: str) -> str:
     negated = members[0] in "!^"
-    members = members[negated:]
-    members = re.sub(r"\[:(\w+):\]", lambda found: f"\0{found[1]}\0", members)
-    members = members.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]").replace("^", "\\^")
-    members = re.sub(r"\0(\w+)\0", lambda found: _CLASSES.get(found[1], ""), members)
-    members = re.sub(r"([&~|])\1", r"\1\\\1", members)  # set operations of future regular expressions
-    ranges = re.findall(r"(\\?.)-(\\?.)", members)
-    if any(low[-1] > high[-1] for low, high in ranges):
-        return "(?!)"  # a range that ends before it begins has no members
-    return f"[{'^/' if negated else ''}{members}]"
+    out: list[str] = []
+    index = int(negated)
+    while index < len(members):
+        low, following, high = members[index], members[index + 1 : index + 2], members[index + 2 : index + 3]
+        if members.startswith("[:", index) and (end := members.find(":]", index)) > 0:
+            out.append(_CLASSES.get(members[index + 2 : end], ""))
+            index = end + 2
+        elif following == "-" and high:
+            if low > high:
+                return "(?!)"  # a range that ends before it begins has no members
+            out.append(f"{re.escape(low)}-{re.escape(high)}")
+            index += 3
+        else:
+            out.append(re.escape(low))
+            index += 1
+    listed = "".join(out)
+    if not listed:  # a class that nobody knows
+        return "[^/]" if negated else "(?!)"
+    return f"[{'^/' if negated else ''}{listed}]"
 
 
 # --- braces -----------------------------------------------------------------------------------------------------------
