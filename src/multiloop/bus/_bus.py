@@ -323,7 +323,7 @@ def connect(
     """Return a new end of a bus. It connects by itself, and again whenever it has to; `await bus.ready()` waits for that.
 
     Args:
-        url: None: this process, and in a server all workers of the application, without any server of its own.
+        url: None: this process, and all workers of its cluster, without any server of its own.
             "redis://host:port/0" (also rediss://, unix://): all programs that use the same Redis or Valkey.
         prefix: of the channels' names; programs with different ones do not hear each other.
         max_message_size: of one message, in bytes.

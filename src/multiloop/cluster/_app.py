@@ -253,10 +253,10 @@ class App:
         elif isinstance(message, Notice):
             self._notice(message.level, message.text, message.detail)
         elif isinstance(message, wire.Relay):
-            self.relays.pass_on(process, message)
+            self.relays.pass_on(number, message)
             return
         elif isinstance(message, wire.Want):
-            self.relays.want(process, message)
+            self.relays.want(number, message, process.take_relayed)
             return
         elif isinstance(message, wire.Ready):
             process.ready = message

@@ -17,6 +17,7 @@ from ..ipc import Channel, ChannelEnds, pair
 from ..ipc._handoff import HandoffSocket, handoff_pair
 from ._observer import Notice
 from ._page import Page
+from ._relay import has_room
 from ._silence import Silence
 from ._spawn import Child, Spawner, interpreter_command
 
@@ -93,6 +94,13 @@ class Process:
             self.channel.send(message, descriptors=descriptors)
         except OSError as error:
             self._say("error", f": {error}")
+
+    def take_relayed(self, message: wire.Relay) -> bool:
+        """Send what another worker said; False for one that takes nothing."""
+        if not has_room(self.channel.buffered_bytes):
+            return False
+        self.send(message)
+        return True
 
     def signal(self, number: int) -> None:
         """Send a signal, as soon as there is a process."""

@@ -1,7 +1,8 @@
-"""Messages between the workers of one application, by way of the primary.
+"""Messages between the workers of one application or program, by way of the primary.
 
-What lives here: `Relays` (in the primary) and `WorkerUplink` (in a worker), side by side because they mirror each other.
-What must not: what the messages are: a bus's JSON, or a broadcast channel's pickles, which only this cluster writes.
+What lives here: `Relays` (in the primary) and `WorkerUplink` (in a worker), side by side because they mirror each other;
+`PrimaryUplink`, for a primary that is a program of its own. What must not: what the messages are: a bus's JSON, or a
+broadcast channel's pickles, which only this cluster writes.
 
     worker ─ Want ─→ primary                        who wants which name
     worker ─ Relay ─→ primary ─ Relay ─→ all others that want it
@@ -11,43 +12,39 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from .. import _limits as limits
 from .._wire import messages as wire
-from ..ipc import Channel
+from ..ipc import _relay
 
-if TYPE_CHECKING:
-    from ._process import Process
+Take = Callable[[wire.Relay], bool]  # gives a message to a worker; False: so much waits for it that it was dropped
 
 
 # --- in the primary -------------------------------------------------------------------------------------------------
 class Relays:
-    """Which of an application's workers wants what."""
+    """Which workers want what, by their numbers."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, dict[int, Process]] = {}
+        self._wanted: dict[str, dict[int, Take]] = {}
         self.dropped = 0  # for workers that take nothing: the numbers of a bus's messages tell those who listen there
 
-    def want(self, process: Process, message: wire.Want) -> None:
+    def want(self, number: int, message: wire.Want, take: Take) -> None:
         """A worker wants a name, or no more."""
         found = self._wanted.setdefault(message.name, {})
         if message.wanted:
-            found[process.number] = process
+            found[number] = take
         else:
-            found.pop(process.number, None)
+            found.pop(number, None)
         if not found:
             del self._wanted[message.name]
 
-    def pass_on(self, process: Process, message: wire.Relay) -> None:
+    def pass_on(self, number: int, message: wire.Relay) -> None:
         """Give a message to all but the one it came from."""
-        for number, other in self._wanted.get(message.name, {}).items():
-            if number == process.number:
-                continue
-            if other.channel.buffered_bytes > limits.BUS_MAX_WAITING_BYTES:
+        for other, take in self._wanted.get(message.name, {}).items():
+            if other != number and not take(message):
                 self.dropped += 1
-            else:
-                other.send(message)
 
     def left(self, number: int) -> None:
         """A worker is gone."""
@@ -57,21 +54,25 @@ class Relays:
                 del self._wanted[name]
 
 
-# --- in a worker ----------------------------------------------------------------------------------------------------
-class WorkerUplink:
-    """The way to the other workers. Called on any thread."""
+def has_room(buffered_bytes: int) -> bool:
+    """Whether more may wait for who reads a channel; else it is stopped."""
+    return buffered_bytes <= limits.BUS_MAX_WAITING_BYTES
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel) -> None:
+
+# --- at either end ----------------------------------------------------------------------------------------------------
+class _Uplink:
+    """What is said on any thread is sent on the loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._channel = channel
         self._thread = threading.get_ident()
 
     def send(self, name: str, data: bytes) -> None:
-        """See Uplink."""
+        """See `ipc._relay.Uplink`."""
         self._tell(wire.Relay(name, data))
 
     def want(self, name: str, wanted: bool) -> None:
-        """See Uplink."""
+        """See `ipc._relay.Uplink`."""
         self._tell(wire.Want(name, wanted))
 
     def _tell(self, message: Any) -> None:
@@ -84,5 +85,43 @@ class WorkerUplink:
             pass  # the loop is over
 
     def _send(self, message: Any) -> None:
-        if self._channel.buffered_bytes <= limits.BUS_MAX_WAITING_BYTES:  # else the primary is stopped
-            self._channel.send(message)
+        raise NotImplementedError
+
+
+class WorkerUplink(_Uplink):
+    """The way from a worker to the others.
+
+    Args:
+        say: sends a message to the primary.
+        buffered_bytes: tells how much waits to be sent there.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, say: Callable[[Any], Any], buffered_bytes: Callable[[], int]
+    ) -> None:
+        super().__init__(loop)
+        self._say = say
+        self._buffered_bytes = buffered_bytes
+
+    def _send(self, message: Any) -> None:
+        if has_room(self._buffered_bytes()):
+            self._say(message)
+
+
+class PrimaryUplink(_Uplink):
+    """The way from a primary's own program to its workers; what they say is given to `heard`."""
+
+    NUMBER = 0  # no worker has it
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, relays: Relays) -> None:
+        super().__init__(loop)
+        self._relays = relays
+
+    def heard(self, number: int, message: wire.Relay) -> None:
+        """A worker said it: to the others, and to the program here."""
+        self._relays.pass_on(number, message)
+        _relay.arrived(message.name, message.data)
+
+    def _send(self, message: Any) -> None:
+        if isinstance(message, wire.Relay):
+            self._relays.pass_on(self.NUMBER, message)

@@ -28,7 +28,7 @@ class BroadcastChannel(Inbox):
 
     Args:
         name: turned into a string.
-        url: None: this program and its workers, and in a server all workers of the application. "redis://host:port/0":
+        url: None: this program and its workers, and all workers of its cluster. "redis://host:port/0":
             all programs that use the same Redis or Valkey, on whatever machines.
         max_message_size: of one message, in bytes; with a `url` at most 1 MiB unless it is given.
 

@@ -30,6 +30,7 @@ from ..._wire.frames import MESSAGE, Frame, dumps, encode, snapshot
 from ...child_process import Parent
 from ...errors import ChannelClosed
 from ...events import EventEmitter
+from ...ipc import _relay
 from ...ipc._handoff import HandoffSocket
 from ...loop import Hub, hub, leave_signals, on_new_hub
 from ...net._provider import ListenOptions, ServerSide, set_provider
@@ -37,6 +38,7 @@ from ...net._udp_options import DatagramOptions
 from .._intake import Intake
 from .._lifeline import Lifeline
 from .._page import Page
+from .._relay import WorkerUplink
 from .._vitals import answer_stack_signal, capacity, rss_bytes
 from ._neighbours import Neighbours
 from ._peer import Peer
@@ -134,6 +136,7 @@ class Member(EventEmitter):
         channel.handlers[wire.RELAY] = self.neighbours.relayed
         for kind in (wire.REQUEST, wire.REPLY, wire.FAILURE):
             channel.handlers[kind] = self.worker._talk
+        _relay.set_uplink(WorkerUplink(of.loop, self._say, lambda: channel.buffered_bytes))
         self._lifeline.when_cut(of.loop, self._leave_at_once)
         self.reception = Reception(of.loop, self._closed)
         self.reception.intake = Intake(of.loop, self._handoff, self.reception, self.reception.family_of, self._say_load)
@@ -296,6 +299,8 @@ class Member(EventEmitter):
                 peer.congested(message.is_congested)
         elif isinstance(message, wire.LockTold | wire.CounterTold):
             self.shares.heard(message, descriptors)
+        elif isinstance(message, messages.Relay):
+            _relay.arrived(message.name, message.data)
         elif isinstance(message, wire.Welcome):
             self._welcome = message
             if message.asks_for_requests:
@@ -407,6 +412,7 @@ class Member(EventEmitter):
             if not waiter.done():
                 waiter.set_exception(ChannelClosed("the primary is gone, or this worker has disconnected"))
         self._questions.clear()
+        _relay.set_uplink(None)
         gone = ChannelClosed("the primary is gone, or this worker has disconnected")
         self.worker._fail_requests(gone)
         if self._shares is not None:

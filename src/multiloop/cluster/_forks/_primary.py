@@ -28,12 +28,14 @@ from ..._wire import messages
 from ..._wire.frames import Frame
 from ...errors import UsageError
 from ...events import EventEmitter
+from ...ipc import _relay
 from ...loop import AnyOperation, ErrorFirst, Handle, Hub, begin, hub, on_new_hub
 from ...net._address import from_kernel
 from .. import _actions as actions
 from .._dealer import Dealer
 from .._observer import Notice
 from .._policy import asks_for_requests, make_policy
+from .._relay import PrimaryUplink, Relays
 from .._room import max_duplicates
 from .._settings import SupervisorSettings
 from . import _command
@@ -57,6 +59,7 @@ class Primary(EventEmitter):
         self.max_connections = 0
         self.hub: Hub | None = None
         self.flock: Any = Flock()
+        self.topics = Relays()  # of buses and broadcast channels
         self.stopping = False  # nobody is forked any more
         self._policy: Any = None  # frozen by the first fork or setup_primary
         self.numbers = itertools.count(1)  # of workers
@@ -84,6 +87,8 @@ class Primary(EventEmitter):
         self.dealer.max_connections = self.max_connections
         self.board = Board(of.loop, self.dealer, self._policy)
         self.relays = Relay(self.workers)
+        self.uplink = PrimaryUplink(of.loop, self.topics)
+        _relay.set_uplink(self.uplink)
         early, self._early = self._early, []
         for function in early:
             of.loop.call_soon(function)
@@ -225,6 +230,10 @@ class Primary(EventEmitter):
             self.drain(worker, message.grace_s, at_once=message.at_once)
         elif isinstance(message, wire.LockAsk | wire.CounterAsk):
             self.shares.heard(worker, message)
+        elif isinstance(message, messages.Relay):
+            self.uplink.heard(worker.id, message)
+        elif isinstance(message, messages.Want):
+            self.topics.want(worker.id, message, worker.take_relayed)
 
     @property
     def _hub(self) -> Hub:
@@ -362,6 +371,7 @@ class Primary(EventEmitter):
             return
         died = not worker.exited_after_disconnect and not self.stopping
         self.dealer.bury(worker.id)
+        self.topics.left(worker.id)
         self.board.gone(worker.id, linger=died)
         self.flock.exited(worker.id, how, time.monotonic())
         if self._shares is not None:

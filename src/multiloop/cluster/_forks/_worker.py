@@ -19,6 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ..._wire import forks as wire
+from ..._wire import messages
 from ..._wire.frames import Buffer, Frame
 from ...child_process._options import SignalLike, SpawnOptions
 from ...errors import ChannelClosed, WorkerDied
@@ -27,6 +28,7 @@ from ...ipc._handoff import HandoffSocket, handoff_pair
 from ...loop import Hub
 from .._observer import Notice
 from .._page import Page
+from .._relay import has_room
 from .._silence import Silence
 from . import _role
 from ._options import ByKey
@@ -178,6 +180,14 @@ class Worker(Talk):
 
     def _send_frame(self, kind: int, body: bytes, buffers: Sequence[Buffer] = ()) -> bool:
         return self.process.send_frame(kind, body, buffers)
+
+    def take_relayed(self, message: messages.Relay) -> bool:
+        """Send what the program or another worker said on a bus; False for one that takes nothing."""
+        channel = self.process.channel
+        if channel is not None and not has_room(channel.buffered_bytes):
+            return False
+        self.send_control(message)
+        return True
 
     def forward(self, frame: Frame, body: bytes) -> bool:
         """Pass on a frame from another worker, with its descriptors; False when it is gone or congested."""
