@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -174,8 +175,12 @@ class RayHandle:
             pass  # it is gone, or the engine is: what it was asked says so
 
     def leave(self) -> None:
-        """See Handle."""
-        self.ask("leave", (), lambda value, error: self.kill())
+        """See Handle. The pool's loop may be over before the answer comes; Ray's own thread must not wait for Ray."""
+        try:
+            reference = self._actor.leave.remote()
+        except Exception:
+            return  # the engine is gone, and the actor with it
+        when_done(reference, lambda value, error: threading.Thread(target=self.kill, daemon=True).start())
 
     def salvage(self, started: far.Started | None, then: Then) -> None:
         """See Handle."""
