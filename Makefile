@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests start hundreds of processes: each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The first interpreter that is new enough: a plain python3 may be older than one beside it.
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11 python
@@ -42,9 +44,11 @@ serve: $(VENV)/installed
 		--app-dir examples/demo --host 127.0.0.1 --port "$$port" --workers auto --admin "$$admin" --admin-actions
 
 test: $(VENV)/installed-test
+	@$(BIN)/python -m compileall -q src
 	@$(BIN)/python -m pytest -q -n 3 -m "not slow and not browser and not faults and not engines" $(ARGS)
 
 test-all: $(VENV)/installed-test
+	@$(BIN)/python -m compileall -q src
 	@$(BIN)/python -m pytest -q -m "not faults" $(ARGS)
 
 faults: $(VENV)/installed-test
