@@ -2,6 +2,7 @@
 # make lint    ruff, mypy, import rules        make test-all  every test that runs here
 # make bench   multiloop beside its peers, in one run; writes docs/benchmarks/ (make bench-quick: three minutes)
 # make docs    the documentation as a site, in site/
+# make wheels  a wheel for each CPython from 3.11 to 3.14 that is found, in dist/
 # make bench-check   instruction counts against the baseline (make bench-check-update writes a new one)
 # make faults  the fault matrix, as a table (an hour)
 # make test-engines   the tests with a real Ray, Dask, Redis and HAProxy, in an environment of their own (large)
@@ -27,11 +28,11 @@ GROUP = import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["
 FREE_PORT = import socket, sys; wanted = int(sys.argv[1]); busy = not socket.socket().connect_ex(("127.0.0.1", wanted)); \
 	print(socket.create_server(("127.0.0.1", 0 if busy else wanted)).getsockname()[1])
 
-.PHONY: help serve test test-all test-engines faults lint docs bench bench-quick bench-check bench-check-update bench-tools clean
+.PHONY: help serve test test-all test-engines faults lint docs wheels bench bench-quick bench-check bench-check-update bench-tools clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,10s/^# \{0,1\}//p' Makefile
+	@sed -n '1,11s/^# \{0,1\}//p' Makefile
 
 serve: $(VENV)/installed
 	@port=$${PORT:-$$($(BIN)/python -c '$(FREE_PORT)' 8000)}; \
@@ -81,6 +82,9 @@ docs: $(VENV)/installed-docs
 	@$(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
+wheels: $(VENV)/installed-wheels
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/wheels.py $(ARGS)
+
 # The benchmarks need nothing but Python here: they make environments of their own in .bench.
 bench: | $(BIN)/python
 	@$(BIN)/python -m bench run $(ARGS)
@@ -99,7 +103,7 @@ bench-tools:
 	apt-get install -y wrk apache2-utils postgresql npm valgrind gcc linux-perf
 
 clean:
-	rm -rf $(VENV) $(ENGINES) .bench build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) .bench build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Stamps: what is installed is installed again only when pyproject.toml says something new.
 $(BIN)/python:
@@ -113,7 +117,8 @@ $(VENV)/installed: pyproject.toml $(wildcard setup.py) | $(BIN)/python
 	@$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-$(VENV)/installed-test $(VENV)/installed-lint $(VENV)/installed-docs: $(VENV)/installed-%: $(VENV)/installed
+KINDS := test lint docs wheels
+$(KINDS:%=$(VENV)/installed-%): $(VENV)/installed-%: $(VENV)/installed
 	@echo "installing what make $* needs"
 	@$(BIN)/python -c '$(GROUP)' $* > $(VENV)/$*.txt
 	@$(BIN)/python -m pip install -q -r $(VENV)/$*.txt
