@@ -86,6 +86,7 @@ WSGI_CLOSE_S = 5.0  # how long the end of a worker waits for threads that are in
 
 # --- the cluster --------------------------------------------------------------------------------------------------
 BACKLOG = 511  # Node's default; the kernel's cap still holds.
+MAX_BACKLOG = 65_536  # that a kernel can be told to keep waiting: so many are taken in before a socket is closed.
 HANDOFF_CREDIT = 32  # connections given to a worker and not yet adopted.
 MAX_DUPLICATES = 4096  # connections the primary keeps a copy of until their first byte is read; oldest dropped first.
 MAX_UNDECIDED = 1024  # connections whose head is being read, or that wait for a certain worker (sticky).
@@ -120,6 +121,9 @@ MAX_DESCRIPTORS = 1024 * 1024  # the soft limit is raised to the hard one, at mo
 DESCRIPTORS_PER_WORKER = 12  # in the primary: its sockets, page and pidfd, doubled while it is being started.
 ACCEPT_BATCH = 64  # connections that the primary, which does nothing else, accepts in one turn of its loop.
 ACK_DELAY_S = 0.002  # a worker gathers acknowledgements for this long, or up to half its credit.
+ORPHAN_LOOK_S = (
+    1.0  # as PID 1: a dead stranger is buried at the second look, so that whoever does wait for it is first.
+)
 REPORT_INTERVAL_S = 1.0  # a worker's statistics.
 THREAD_BEAT_INTERVAL_S = 0.5  # a worker's side thread: tells blocking Python code from C code that holds the lock.
 STACK_AFTER_S = 0.6  # after silence was noticed: by then a side thread that can run has done so.

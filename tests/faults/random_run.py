@@ -51,15 +51,16 @@ def _random_run(context: Context) -> Result:
     while server.descriptors() > descriptors + 8 and time.monotonic() < deadline:
         time.sleep(0.1)
     left = server.descriptors() - descriptors
-    # In a worker that was killed, cut after its grace, or blocked and killed, requests go down with it: that is allowed.
-    kills = done["kill"] + done["block"] + done["stop"] + done["segv"]
-    good = (
-        not verdict.doubled and not verdict.mixed_up and not verdict.unlogged and verdict.lost_unread <= kills // 10 + 1
-    )
+    # What a worker had read goes down with it, also what it had not begun: of the clients with new connections those
+    # whose requests came in the turn in which it died, or while it was stopped or blocked until it was killed.
+    deaths = server.log.count(" died (") + server.log.count(": killed")
+    hanging = sum(failure.what == "timeout" for failure in verdict.failures)
+    wrong = verdict.doubled or verdict.mixed_up or verdict.unlogged
+    good = not wrong and not hanging and verdict.lost_unread <= 2 * deaths
     return Result(
         good and left <= 8 and verdict.replies > 0,
         f"{seconds} s, seed {context.seed}, {sum(done.values())} faults ({', '.join(f'{n} {c}' for n, c in done.items())}); "
-        f"{verdict}; {left:+d} descriptors",
+        f"{deaths} deaths; {verdict}; {left:+d} descriptors",
     )
 
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 from multiloop.testing import FaultProxy, Faults
 from tests.support import wait_until
@@ -219,19 +220,24 @@ def _cuts(context: Context) -> Result:
     with server.checker(kept=2, fresh=2, paths=("/", "/echo"), pause=0.02) as checker:
         asyncio.run(_cut_many(server.address, count, context.seed))
     verdict = checker.verdict()
-    wait_until(lambda: not any(w["statistics"]["connections"] for w in server.status()["workers"]), 30)
+    wait_until(lambda: not any(_left(worker) for worker in server.status()["workers"]), 30)
     wait_until(
         lambda: all(
             len(os.listdir(f"/proc/{pid}/fd")) <= was + 2 for pid, was in zip(server.family(), before, strict=True)
         ),
         30,
     )
-    running = sum(w["statistics"]["active_requests"] for w in server.status()["workers"])
     return Result(
-        not verdict.failures and not running and server.status()["restarts"] == 0,
-        f"{count} cuts; 0 connections, {running} requests and 0 descriptors left; others: {verdict.requests} requests, "
+        not verdict.failures and server.status()["restarts"] == 0,
+        f"{count} cuts; 0 connections, 0 requests and 0 descriptors left; others: {verdict.requests} requests, "
         f"{len(verdict.failures)} failed",
     )
+
+
+def _left(worker: dict[str, Any]) -> int:
+    """What a worker still has open, as of its last report."""
+    found = worker["statistics"]
+    return int(found["connections"] + found["active_requests"])
 
 
 async def _cut_many(address: tuple[str, int], count: int, seed: int) -> None:

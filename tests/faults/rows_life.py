@@ -160,6 +160,7 @@ def _recycling(context: Context) -> Result:
     wanted = context.times(4000, 100_000)
     with server.checker(kept=12, fresh=2, paths=("/", "/", "/", "/echo")) as checker:
         wait_until(lambda: checker.requests >= wanted, 1800)
+        wait_until(lambda: server.status()["recycled"].get("requests", 0) >= 2, 30)
     verdict = checker.verdict()
     server.wait_ready(2)
     status = server.status()

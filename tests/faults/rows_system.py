@@ -197,8 +197,8 @@ def _shared_memory(context: Context) -> Result:
 @row(
     "34",
     "orphans of the application's children, as PID 1",
-    "own children are reaped by pidfd; no stranger's end is taken for a worker's",
-    "0 zombies of ours, 0 false restarts",
+    "own children are heard of by pidfd, strangers are buried; no stranger's end is taken for a worker's",
+    "0 zombies, 0 false restarts",
 )
 def _orphans(context: Context) -> Result:
     if (

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("multiloop.cluster")
 
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What accept() says: no descriptor is left; the client was gone before it was its turn.
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ECONNRESET)
 
 
 class Acceptor:
@@ -57,7 +59,7 @@ class Acceptor:
     def empty(self) -> None:
         """Accept what has arrived, because the sockets are going to be closed."""
         for sock, listener in self._sources:
-            for _ in range(limits.BACKLOG):
+            for _ in range(limits.MAX_BACKLOG):
                 if not self._accept_one(sock, listener):
                     break
 
@@ -70,9 +72,9 @@ class Acceptor:
         try:
             descriptor, _peer = sock._accept()
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 self._pause(error)
-            return False
+            return error.errno in CLIENT_GONE  # the next one may be there
         accepted = socket.socket(sock.family, socket.SOCK_STREAM, 0, descriptor)
         if self._service.adopt(accepted, listener=listener, prefix=b"") is False:
             accepted.close()

@@ -18,7 +18,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import time
@@ -28,6 +27,7 @@ from typing import Any
 from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
+from ._acceptor import CLIENT_GONE, NO_ROOM
 from ._answers import Answers
 from ._dealing import Account
 from ._door import Door
@@ -38,8 +38,6 @@ from ._policy import ConnectionView, Policy
 
 log = logging.getLogger("multiloop.cluster")
 
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ECONNRESET)  # while it waited
 _BATCH_BYTES = 12 * 1024  # of prefixes in one record, so that one more of the longest kind fits
 
 
@@ -130,10 +128,12 @@ class Dealer(Answers):
         """Accept everything that has arrived, because the listening sockets are going to be closed."""
         for door in self._doors():
             for sock, listener in list(door.sources.values()):
-                for _ in range(limits.BACKLOG):
+                for _ in range(limits.MAX_BACKLOG):
                     try:
                         descriptor, _peer = sock._accept()  # type: ignore[attr-defined]
-                    except OSError:
+                    except OSError as error:
+                        if error.errno in CLIENT_GONE:
+                            continue
                         break
                     self.accepted += 1
                     self._wait((descriptor, listener, 0, b""))
@@ -326,7 +326,7 @@ class Dealer(Answers):
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno in _CLIENT_GONE:
+                if error.errno in CLIENT_GONE:
                     continue
                 self._flush(touched)
                 touched = []
@@ -470,7 +470,7 @@ class Dealer(Answers):
 
     def _cannot_accept(self, error: OSError) -> None:
         """No descriptor is left, mostly: let go of some duplicates, and pause."""
-        for _ in range(min(self._held, 1 + self._held // 4) if error.errno in _NO_ROOM else 0):
+        for _ in range(min(self._held, 1 + self._held // 4) if error.errno in NO_ROOM else 0):
             self._drop_oldest()
         now = time.monotonic()
         if now - self._said_full_at >= 1.0:

@@ -35,6 +35,7 @@ from ._log_desk import LogDesk
 from ._lookout import Lookout
 from ._notify import Notifier
 from ._observer import Notice, Observer
+from ._orphans import Orphans
 from ._policy import make_policy
 from ._process import Birth, Process
 from ._room import max_duplicates, raise_descriptor_limit
@@ -103,6 +104,7 @@ class Primary:
         self._over: set[App] = set()
         self._is_announced = False
         self._next_status = 0.0
+        self._orphans = Orphans() if os.getpid() == 1 else None
 
     async def live(self) -> int:
         """Serve until the end; returns the exit code."""
@@ -149,6 +151,8 @@ class Primary:
         now = time.monotonic()
         for app in self.apps:
             app.tick(now)
+        if self._orphans is not None:
+            self._orphans.look(now, {process.pid for app in self.apps for process in app.processes.values()})
         self._notifier.ping(now)
         if now >= self._next_status:
             self._next_status = now + _STATUS_INTERVAL_S
