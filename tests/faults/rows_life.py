@@ -35,10 +35,19 @@ def _reloads(context: Context) -> Result:
     verdict = checker.verdict()
     server.wait_settled(2)
     restarts = server.status()["restarts"]
+    good, others = verdict.is_clean and not verdict.failures and not restarts, []
+    for policy in ("shared", "reuse_port"):  # where workers accept by themselves
+        server = context.serve("--policy", policy)
+        with server.checker(kept=8, fresh=4, paths=paths, timeout=20) as checker:
+            for _ in range(context.times(2, 20)):
+                server.call("reload")
+        found = checker.verdict()
+        good = good and found.is_clean and not found.failures
+        others.append(f"{policy}: {len(found.failures)} of {found.requests} failed")
     return Result(
-        verdict.is_clean and not verdict.failures and not restarts,
+        good,
         f"{done} reloads, {verdict.requests} requests, {len(verdict.failures)} failed, {verdict.doubled} doubled, "
-        f"{verdict.mixed_up} mixed up",
+        f"{verdict.mixed_up} mixed up; {', '.join(others)}",
     )
 
 

@@ -12,28 +12,28 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
+import os
 import random
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
-from . import over_bytes, over_http
 from .target import CORPUS, TARGETS, Target, mutate
-
-__all__ = ["over_bytes", "over_http"]
 
 
 def main() -> int:
     """Fuzz; 1 when something was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("targets", nargs="*", help=", ".join(TARGETS))
+    parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFFFFFF)
     parser.add_argument("--guided", action="store_true")
     parser.add_argument("--input", type=Path)
     options = parser.parse_args()
+    if not _load(options.guided):
+        return 2
     unknown = set(options.targets) - set(TARGETS)
     if unknown:
         parser.error(f"no such targets: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
@@ -74,23 +74,35 @@ def keep(one: Target, data: bytes) -> Path:
     return path
 
 
-def _guided(one: Target) -> int:
+def _load(is_guided: bool) -> bool:
+    """Import the targets, and so all that they try; False when that cannot be done as wished."""
+    if not is_guided:
+        importlib.import_module("tests.fuzz.over_bytes")
+        importlib.import_module("tests.fuzz.over_http")
+        return True
     try:
         import atheris  # type: ignore[import-not-found]
     except ImportError:
         print("--guided needs atheris: pip install atheris", file=sys.stderr)
-        return 2
-    atheris.instrument_all()
+        return False
+    os.environ["MULTILOOP_PURE"] = "1"  # what is compiled tells nothing of its way
+    with atheris.instrument_imports(include=["multiloop", "websockets", "tests.fuzz"]):
+        importlib.import_module("tests.fuzz.over_bytes")
+        importlib.import_module("tests.fuzz.over_http")
+    return True
+
+
+def _guided(one: Target) -> int:
+    """Let atheris look, until it finds something or is stopped; what reaches something new goes into the corpus."""
+    import atheris
 
     def test_one_input(data: bytes) -> None:
         one.check(data, random.Random(data))
 
-    folder = CORPUS / one.name
-    folder.mkdir(parents=True, exist_ok=True)
     for data in one.seeds:
         keep(one, data)
-    arguments: list[Any] = [sys.argv[0], str(folder), "-max_len=65536", "-timeout=20"]
-    atheris.Setup(arguments, test_one_input)
+    folder = str(CORPUS / one.name)
+    atheris.Setup([sys.argv[0], folder, "-max_len=65536", "-timeout=20"], test_one_input)
     atheris.Fuzz()
     return 0
 
