@@ -3,7 +3,7 @@
 python -m tests.faults                     every row, the full run (some take minutes)
 python -m tests.faults 1 3 --times 20      these rows, twenty times
 python -m tests.faults --quick             every row, the short run that the tests do
-python -m tests.faults --write FILE        put the table between the marks of a page of the documentation
+python -m tests.faults --write FILE        put the rows into the table between the marks of a page of the documentation
 """
 
 from __future__ import annotations
@@ -49,11 +49,20 @@ def main() -> int:
 
 
 def _write(page: Path, text: str) -> None:
+    """Put the rows of a table into that of the page; rows that were not run now stay as they are."""
     before, found, rest = page.read_text().partition(_BEGIN)
-    _, found_end, after = rest.partition(_END)
+    old, found_end, after = rest.partition(_END)
     if not found or not found_end:
         raise SystemExit(f"{page}: the marks {_BEGIN} and {_END} are not there")
-    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+    head, rows = text.splitlines()[:2], {**_rows(old), **_rows(text)}
+    lines = [*head, *(rows[number] for number in sorted(rows, key=int))]
+    page.write_text(f"{before}{_BEGIN}\n" + "\n".join(lines) + f"\n{_END}{after}")
+
+
+def _rows(text: str) -> dict[str, str]:
+    """The lines of a table by the numbers that they begin with."""
+    found = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    return {number: line for number, line in found.items() if number.isdigit()}
 
 
 if __name__ == "__main__":
