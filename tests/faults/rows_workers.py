@@ -19,7 +19,7 @@ from .server import Server, ask, is_alive, receive, serving, wait_for
     "1",
     "kill -9 of a worker, with requests under way",
     "only what it had read from can fail; what was handed over and unread is dealt again; replaced at once",
-    "0 unread lost, 0 doubled; ready again ≤ 0.5 s + a worker's bare start (p99)",
+    "0 unread lost, 0 doubled; ready again ≤ 0.5 s + twice a worker's bare start (p99)",
 )
 def _kill_worker(context: Context) -> Result:
     server = context.serve()
@@ -215,7 +215,7 @@ def _hang(context: Context, path: str, timeout_s: float) -> tuple[float, float, 
     "6",
     "an event loop that is blocked",
     "routed around; its stack is logged; killed and replaced after --hang-timeout",
-    "routed around ≤ 1 s, 0 new requests fail, replaced ≤ T + 1 s + a worker's bare start (T = 3 s here)",
+    "routed around ≤ 1.25 s, 0 new requests fail, replaced ≤ T + 1 s + twice a worker's bare start (T = 3 s here)",
 )
 def _blocked_loop(context: Context) -> Result:
     around, replaced, slow, failed, server = _hang(context, "/block?60", 3.0)
@@ -249,7 +249,7 @@ def _spinning_c(context: Context) -> Result:
     "8",
     "SIGSTOP of a worker",
     "what it has not received is pulled back and dealt again; in flight at most 32; it serves again after SIGCONT",
-    "0 new requests lost; none waits longer than the 1 s that noticing takes",
+    "0 new requests lost; none takes longer than 1.6 s (noticing takes 1)",
 )
 def _stop_worker(context: Context) -> Result:
     server = context.serve("--hang-timeout", "120")
