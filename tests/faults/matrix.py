@@ -105,6 +105,17 @@ def start_yardstick_s() -> float:
     return max(taken)
 
 
+def slowdown() -> float:
+    """How much longer a tenth of a second of work takes here and now: 1.0 on a machine with a core to spare."""
+    worst = 1.0
+    for _ in range(2):
+        began, until = time.monotonic(), time.thread_time() + 0.1
+        while time.thread_time() < until:
+            pass
+        worst = max(worst, (time.monotonic() - began) / 0.1)
+    return worst
+
+
 def quantile(values: Iterable[float], share: float) -> float:
     """The value below which this share of them lies."""
     found = sorted(values)
