@@ -224,7 +224,7 @@ _VALUES = (
 )
 
 
-@target("config", (*_TOML, b"port = " + b"[" * 3000, b"port = " + b"9" * 5000), (*_SETTINGS, *_VALUES), short=80)
+@target("config", (*_TOML, b"port = " + b"[" * 3000, b"port = " + b"9" * 5000), (*_SETTINGS, *_VALUES), short=40)
 def configuration(data: bytes, chance: random.Random) -> None:
     """A configuration file gives settings, or one clear line."""
     path = _scratch(data)
@@ -238,7 +238,7 @@ def configuration(data: bytes, chance: random.Random) -> None:
 _VARIABLES = (b'A=b\nexport C=\'d e\' # f\nG="h\\n\\"i"\n\n# j\nK=\n', b"A='\0'\n")
 
 
-@target("env", _VARIABLES, (b"=", b"'", b'"', b"\\", b"#", b"export ", b"\n", b"\0", b"\xff"), short=60)
+@target("env", _VARIABLES, (b"=", b"'", b'"', b"\\", b"#", b"export ", b"\n", b"\0", b"\xff"), short=40)
 def environment_file(data: bytes, chance: random.Random) -> None:
     """A file of variables gives names and values that an environment can hold, or one clear line."""
     try:

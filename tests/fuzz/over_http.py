@@ -73,7 +73,7 @@ class _Seen(NamedTuple):
     refused: bool
 
 
-@target("http", [*_GOOD, *(attack.sent for attack in ALL if len(attack.sent) < 5000)], _WORDS, short=60)
+@target("http", [*_GOOD, *(attack.sent for attack in ALL if len(attack.sent) < 5000)], _WORDS, short=40)
 def http_server(data: bytes, chance: random.Random) -> None:
     """Whole and in pieces the same requests reach the application, each of them well-formed, each answered in order."""
     whole = _runner().run(_serve([data]))

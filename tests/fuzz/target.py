@@ -46,7 +46,7 @@ class Target:
 TARGETS: dict[str, Target] = {}
 
 
-def target(name: str, seeds: Sequence[bytes], words: Sequence[bytes], *, short: int = 500) -> Callable[[Check], Check]:
+def target(name: str, seeds: Sequence[bytes], words: Sequence[bytes], *, short: int = 250) -> Callable[[Check], Check]:
     """Register a check."""
 
     def register(check: Check) -> Check:
