@@ -94,7 +94,7 @@ class Site:
             need_program("haproxy"), "-db", "-f", str(MACHINES / "haproxy.cfg"), log=folder / "haproxy.log",
             SITE=f"127.0.0.1:{self.port}", ONE=one, TWO=two, ADMIN=self.admin,
         )  # fmt: skip
-        self.balancer.wait_for(lambda: answers(self.port))
+        self.balancer.wait_for(lambda: os.path.exists(self.admin) and answers(self.port))
         rolling = load("roll")
         for machine in self.machines:
             rolling.wait_for(self.admin, machine.name, "UP")
