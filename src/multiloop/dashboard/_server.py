@@ -121,6 +121,7 @@ class Dashboard:
         await self._service.start()
         for index, listener in enumerate(self._listeners):
             self._acceptor.listen(listener.sock.detach(), index, listener.sock.family)
+        await offload(expose, (), "")  # loads the encoders now: the first scrape need not wait for them
 
     def close(self) -> None:
         """Serve no more."""
