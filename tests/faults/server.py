@@ -16,6 +16,8 @@ from typing import Any
 
 from multiloop.cluster import _control
 from multiloop.testing import RequestChecker
+from tests.cluster.harness import is_alive as is_alive
+from tests.cluster.harness import receive as receive
 from tests.support import environment, wait_until
 
 TARGET = "multiloop.testing.app:app"
@@ -157,35 +159,6 @@ def _announced(server: Server) -> bool:
 
 def ask(sock: socket.socket, path: str, *, method: str = "GET", more: str = "") -> None:
     sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n".encode())
-
-
-def receive(sock: socket.socket) -> str:
-    """Read one reply with a length; ConnectionError when the server closes instead."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += _some(sock)
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = int(re.search(rb"content-length: (\d+)", head.lower()).group(1))  # type: ignore[union-attr]
-    while len(body) < length:
-        body += _some(sock)
-    if not head.startswith(b"HTTP/1.1 200"):
-        raise AssertionError(head.decode())
-    return body.decode()
-
-
-def _some(sock: socket.socket) -> bytes:
-    data = sock.recv(65536)
-    if not data:
-        raise ConnectionError("closed")
-    return data
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
-    except OSError:
-        return False
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> float:
