@@ -96,6 +96,12 @@ setup(
             extra_compile_args=["-O2", "-std=gnu11"],
             optional=True,
         ),
+        Extension(
+            "multiloop.fs._cached",
+            sources=["src/multiloop/fs/_cached.c"],
+            extra_compile_args=["-O2", "-std=gnu11"],
+            optional=True,
+        ),
         *twins(),
     ],
     cmdclass={"build_ext": build_with_twins},

@@ -10,6 +10,7 @@ from __future__ import annotations
 OFFLOAD_THREADS = 4  # threads for blocking calls; Node's UV_THREADPOOL_SIZE default. MULTILOOP_THREADS overrides.
 OFFLOAD_MAX_THREADS = 64  # stalled threads stop counting and are replaced up to this many in all.
 OFFLOAD_STALL_S = 0.001  # a thread inside one call for longer is stalled (prototype: nobody waits behind it).
+READY_CALLS_PER_TURN = 128  # of those that cannot wait, made on the loop before the rest goes to a thread: under 1 ms.
 OFFLOAD_BUSY_STALL_S = 0.05  # the same while the process is busy: ten switch intervals, enough to get the lock.
 BLOCKED_LOOP_LONG_S = 2.0  # a block that lasts longer is reported before it ends: it may never.
 LOOP_DELAY_RESOLUTION_S = 0.02  # between two measurements of loop_delay(); Node 10 ms, asked for by its user as here.
@@ -27,6 +28,7 @@ ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descr
 STREAM_HIGH_WATER_BYTES = 64 * 1024  # buffered by a stream before it says stop; Node 64 KiB.
 STREAM_HIGH_WATER_OBJECTS = 16  # the same for streams of objects; Node 16.
 FILE_FIRST_READ_BYTES = 64 * 1024  # read before a file's size is asked for: most files end here, one call cheaper.
+FILE_CACHED_READ_BYTES = 64 * 1024  # read on the loop where it is in memory: 10 us; larger files take a thread.
 FILE_CHUNK_BYTES = 16 * 1024 * 1024  # of one call of the kernel: between two, a cancel is noticed.
 FIFO_LOOK_S = 0.01  # how often a FIFO without a reader is tried again by who writes to it.
 LINE_CHUNK_BYTES = 64 * 1024  # read at a time by what gives lines.

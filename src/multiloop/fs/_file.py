@@ -3,8 +3,9 @@
 What lives here: each function as one call on a thread, from open to close, and its public face. What must not: handles
 and streams, which keep a file open (`_handle`, `_streams`).
 
-The flow: read_file → loop.call ║ a thread: _read (open, read, read, close) ║ the operation. A file that is not ready (a
-FIFO) raises `Pending` on the thread, with the descriptor in it; cancelling then closes it.
+The flow: read_file → loop.call, which tries `_ready.whole` on the loop first ║ a thread: _read (open, read, read, close)
+║ the operation. A file that is not ready (a FIFO) raises `Pending` on the thread, with the descriptor in it; cancelling
+then closes it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ._calls import NotNow, Unwanted, as_views, copy_all, read_to_end, write_all
 from ._handle import FileHandle, open_fd
 from ._handle import open as open_file
 from ._paths import ALWAYS, Data, Path, as_data, name, named, parse_flags
+from ._ready import whole as _whole
 from ._wait import Pending
 
 COPYFILE_EXCL = 1
@@ -76,7 +78,7 @@ def read_file(
     if isinstance(path, FileHandle):
         return path.read_file(encoding, errors=errors, callback=callback)
     if encoding is None and flag == "r":
-        return call(callback, _read, (path,))
+        return call(callback, _read, (path,), None, _whole)
     return call(callback, _read_as, (path, parse_flags(flag), encoding, errors))
 
 

@@ -14,16 +14,18 @@ import os
 import stat
 import threading
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 from .._limits import LINE_CHUNK_BYTES
 from ..errors import ClosedError, UsageError
-from ..loop import ErrorFirst, Operation, call, call_always, hub
+from ..loop import AnyOperation, ErrorFirst, Operation, call, call_always, hub
 from ..stream import LineSplitter
 from ._calls import NotNow, as_views, read_into, read_once, read_to_end, write_all
 from ._paths import Data, Path, as_data, name, nul_in, parse_flags, text_of
+from ._ready import part
 from ._stats import Stats
 from ._times import Time, times_ns
 from ._wait import NoReader, Pending, abandon
@@ -77,7 +79,7 @@ class FileHandle:
     time without a `position` share the file's own and may change places: await one before the next.
     """
 
-    __slots__ = ("__weakref__", "_closing", "_condition", "_fd", "_owned", "_users", "path")
+    __slots__ = ("__weakref__", "_closing", "_condition", "_fd", "_latest", "_owned", "_users", "path")
 
     def __init__(self, fd: int, path: str, *, owned: bool = True) -> None:
         self._fd = fd
@@ -86,6 +88,7 @@ class FileHandle:
         """What it was opened as."""
         self._closing = False
         self._users = 0
+        self._latest: weakref.ref[AnyOperation[Any]] | None = None  # weak: a result is the caller's alone
         self._condition = threading.Condition(threading.Lock())
 
     @property
@@ -137,7 +140,18 @@ class FileHandle:
         return ClosedError(f"{self.path!r} is closed: open it again")
 
     def _call(self, callback: ErrorFirst | None, function: Callable[..., Any], *args: Any) -> Any:
-        return call(callback, self._use, (function, *args))
+        attempt = self._use_at_once if function is read_once and part is not None else None
+        op = call(callback, self._use, (function, *args), None, attempt)
+        self._latest = weakref.ref(op)
+        return op
+
+    def _use_at_once(self, _: Callable[..., Any], size: int, position: int | None = None) -> bytes | None:
+        # On the loop: only when no call before this one is in flight, or it would overtake that.
+        latest = None if self._latest is None else self._latest()
+        if latest is not None and not latest.done():
+            return None
+        with self._condition:
+            return None if self._closing or self._users or part is None else part(self._fd, size, position)
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def read(

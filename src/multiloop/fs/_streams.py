@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ClosedError
 from ..loop import Operation
 from ..stream import Readable, Writable
-from ._calls import as_views, read_once, write_all
+from ._calls import as_views, write_all
 from ._handle import FileHandle, checked_range
 from ._handle import open as open_file
 from ._paths import Path, text_of
@@ -63,7 +63,7 @@ class ReadStream(Readable):
         size = max(1, self.readable_high_water_mark)
         if self._left is not None:
             size = min(size, self._left)
-        return self._file.handle._call(None, read_once, size, self._position)  # type: ignore[no-any-return]
+        return self._file.handle.read(size, self._position)
 
     def push(self, chunk: Any) -> bool:
         """Take what was read. Not for users: the file is the source."""

@@ -7,6 +7,8 @@ How a result travels
 * A thread appends to `done` and goes on with the next call. It wakes the loop only when the queue is empty.
 * While calls wait in the queue, the loop itself looks every millisecond (`_tick`): it takes what is done and asks
   `Threads.look` whether somebody is stuck. So a burst costs one wake-up a millisecond and none for each call.
+* A call that cannot wait (its bytes are in memory) is made on the loop and its result comes the same way, one turn later
+  (`arrive`): so an awaiter always gives way to others. After `calls_left` of them in a turn the rest takes a thread.
 * The wake-up is an eventfd that the loop watches: half the price of `call_soon_threadsafe`, which serves elsewhere.
 
 Who may touch what: `done` is appended to by threads and emptied by the loop, both through atomic deque operations.
@@ -23,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._limits import OFFLOAD_STALL_S
+from .._limits import OFFLOAD_STALL_S, READY_CALLS_PER_TURN
 from ._hub import Hub
 from ._operation import Operation
 
@@ -79,9 +81,11 @@ class Completions:
         "_context",
         "_hub",
         "_loop",
+        "_settles_soon",
         "_ticked_cpu_s",
         "_ticked_s",
         "_wake_up",
+        "calls_left",
         "closed",
         "done",
         "threads",
@@ -95,6 +99,8 @@ class Completions:
         self.done: deque[Outcome] = deque()
         self.closed = False
         self.ticking = False
+        self.calls_left = READY_CALLS_PER_TURN
+        self._settles_soon = False
         self._ticked_s = self._ticked_cpu_s = 0.0
         self._armed = False
         self._context = contextvars.Context()  # the loop's own calls must not keep a caller's context alive
@@ -131,6 +137,19 @@ class Completions:
         self.ticking = True
         self._ticked_s, self._ticked_cpu_s = time.monotonic(), time.thread_time()
         self._loop.call_later(OFFLOAD_STALL_S, self._tick, context=self._context)
+
+    def arrive(self, op: Settled, value: Any) -> None:
+        """Settle an operation in the loop's next turn: its call was made on the loop and did not have to wait."""
+        self.calls_left -= 1
+        self.done.append((op, value, None, None))
+        if not self._settles_soon:
+            self._settles_soon = True
+            self._loop.call_soon(self._settle_arrived, context=self._context)
+
+    def _settle_arrived(self) -> None:
+        self._settles_soon = False
+        self.calls_left = READY_CALLS_PER_TURN
+        self._settle()
 
     def _tick(self) -> None:
         now_s, cpu_s = time.monotonic(), time.thread_time()

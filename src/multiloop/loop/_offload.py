@@ -4,6 +4,7 @@ What lives here: `offload` (public) and `offload_to` (for the modules above): on
 What must not: what is called; how threads are kept (`_threads`) and results come back (`_completions`).
 
     offload_to → Threads.submit ║ a thread: function(*args) → Completions.done ║ the loop: op settled
+    call, where the attempt does not have to wait: Completions.arrive → the loop's next turn: op settled
 """
 
 from __future__ import annotations
@@ -76,8 +77,14 @@ def call(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     discard: Callable[[Any], Any] | None = None,
+    attempt: Callable[..., Any] | None = None,
 ) -> Any:
-    """Make an operation and run `function(*args)` for it: `begin` and `offload_to` in one, for functions of ours."""
+    """Make an operation and run `function(*args)` for it: `begin` and `offload_to` in one, for functions of ours.
+
+    Args:
+        attempt: called first, here on the loop, with the same arguments: never waits, never raises, and gives the
+            result where it can be had without waiting, else None.
+    """
     try:
         loop = asyncio.get_running_loop()
         of: Hub = loop._multiloop_hub  # type: ignore[attr-defined]
@@ -94,6 +101,9 @@ def call(
     else:
         free = discard
         op = begin(None, of, discard=lambda value: call_always(None, free, (value,)))
+    if attempt is not None and completions.calls_left > 0 and (value := attempt(*args)) is not None:
+        completions.arrive(op, value)
+        return op
     try:
         completions.threads.submit((completions, op, function, args, None, discard))
     except RuntimeError as error:

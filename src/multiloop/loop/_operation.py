@@ -143,7 +143,7 @@ class ResourceOperation(Operation[T]):
 class CallbackOperation(Generic[T]):
     """A started operation that reports to an error-first callback. `cancel`, `ref` and `unref` as `Operation`."""
 
-    __slots__ = ("_callback", "_context", "_counted", "_done", "_hub", "_stop")
+    __slots__ = ("__weakref__", "_callback", "_context", "_counted", "_done", "_hub", "_stop")
 
     def __init__(self, of: Hub, callback: Callable[[BaseException | None, T | None], Any]) -> None:
         self._hub = of

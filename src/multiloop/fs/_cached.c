@@ -1,0 +1,266 @@
+/* Reads of files that the kernel promises not to wait for.
+ *
+ * What lives here: `read_file` and `read`, which give bytes that are in memory already, or None. What must not: when to
+ * try (`_ready.py`), and anything that waits: whoever gets None makes the call on a thread, which also finds the error.
+ *
+ * What the promise is made of, all of it from Linux 5.12 on:
+ *   - openat2 with RESOLVE_CACHED resolves a path only from the kernel's own memory, else says EAGAIN (openat2(2));
+ *   - first with O_PATH, which opens nothing: a FIFO, a device or a file of a remote or a user's file system is only
+ *     looked at, so its open, which may wait or do something, is left to the thread;
+ *   - preadv2 with RWF_NOWAIT gives only what the page cache has (preadv2(2)).
+ * Elsewhere, and under a filter that forbids openat2, every call gives None. No state: loads in any interpreter.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#ifdef __linux__
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#endif
+
+/* Wheels are built with headers that are older than these calls, so their numbers stand here. An old kernel says ENOSYS. */
+#if defined(__linux__) && defined(__x86_64__) && defined(__LP64__)
+#define CALL_PREADV2 327
+#define HAVE_NOWAIT 1
+#elif defined(__linux__) && defined(__aarch64__) && defined(__LP64__)
+#define CALL_PREADV2 286
+#define HAVE_NOWAIT 1
+#else
+#define HAVE_NOWAIT 0
+#endif
+
+#if HAVE_NOWAIT
+#define CALL_OPENAT2 437
+#define NO_WAIT 0x8         /* RWF_NOWAIT */
+#define ONLY_LOOKED_AT 010000000 /* O_PATH */
+
+struct how {
+    uint64_t flags;
+    uint64_t mode;
+    uint64_t resolve;
+};
+#define ONLY_CACHED 0x20
+
+static int
+open_cached(const char *path, int flags)
+{
+    struct how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .mode = 0, .resolve = ONLY_CACHED};
+    return (int)syscall(CALL_OPENAT2, AT_FDCWD, path, &how, sizeof how);
+}
+
+/* File systems on a local disk whose open does not ask anybody and whose reads know RWF_NOWAIT (statfs(2)'s numbers). */
+static int
+is_local(int fd)
+{
+    struct statfs info;
+    if (fstatfs(fd, &info) < 0) {
+        return 0;
+    }
+    switch ((uint32_t)info.f_type) {
+    case 0xEF53:      /* ext2, ext3, ext4 */
+    case 0x58465342:  /* xfs */
+    case 0x9123683E:  /* btrfs */
+    case 0xF2F52010:  /* f2fs */
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* The size of a regular file that is here and not empty; -1 for everything else. */
+static off_t
+size_if_regular(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0 ? info.st_size : -1;
+}
+
+/* `size` bytes at `position`; NULL without an exception where not all of them are in memory. `*past`: one byte after. */
+static PyObject *
+take(int fd, Py_ssize_t size, off_t position, int *past)
+{
+    PyObject *data = PyBytes_FromStringAndSize(NULL, size);
+    if (data == NULL) {
+        return NULL;
+    }
+    char after;
+    struct iovec parts[2] = {{PyBytes_AS_STRING(data), (size_t)size}, {&after, 1}};
+    ssize_t got = syscall(CALL_PREADV2, fd, parts, past ? 2 : 1, (long)position, 0L, NO_WAIT);
+    if (got < size) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    if (past) {
+        *past = got > size;
+    }
+    return data;
+}
+
+static PyObject *
+read_whole(const char *path, Py_ssize_t limit)
+{
+    PyObject *data = NULL;
+    int looked_at = open_cached(path, ONLY_LOOKED_AT);
+    if (looked_at < 0) {
+        return NULL;
+    }
+    off_t size = size_if_regular(looked_at);
+    if (size > 0 && size <= limit && is_local(looked_at)) {
+        int fd = open_cached(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+        if (fd >= 0) {
+            int has_grown = 0;
+            /* Asked again: between the two the name may have come to mean another file. */
+            if (size_if_regular(fd) == size && is_local(fd)) {
+                data = take(fd, (Py_ssize_t)size, 0, &has_grown);
+            }
+            if (data != NULL && has_grown) {
+                Py_CLEAR(data);
+            }
+            close(fd);
+        }
+    }
+    close(looked_at);
+    return data;
+}
+
+static PyObject *
+read_part(int fd, Py_ssize_t size, off_t position)
+{
+    off_t end = size_if_regular(fd);
+    if (end < 0 || !is_local(fd)) {
+        return NULL;
+    }
+    int moves = position < 0;
+    if (moves && (position = lseek(fd, 0, SEEK_CUR)) < 0) {
+        return NULL;
+    }
+    if (position >= end) {
+        return NULL;
+    }
+    if (size > end - position) {
+        size = (Py_ssize_t)(end - position);
+    }
+    PyObject *data = take(fd, size, position, NULL);
+    if (data != NULL && moves) {
+        lseek(fd, position + size, SEEK_SET);
+    }
+    return data;
+}
+
+#endif /* HAVE_NOWAIT */
+
+static PyObject *
+or_none(PyObject *data)
+{
+    if (data != NULL) {
+        return data;
+    }
+    PyErr_Clear(); /* no memory: the thread finds out again */
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+cached_read_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "read_file() takes 2 arguments, not %zd", count);
+        return NULL;
+    }
+    Py_ssize_t limit = PyLong_AsSsize_t(args[1]);
+    if (limit == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *data = NULL;
+#if HAVE_NOWAIT
+    if (PyUnicode_CheckExact(args[0]) && PyUnicode_IS_ASCII(args[0])) { /* its bytes are the path in any encoding */
+        Py_ssize_t length;
+        const char *path = PyUnicode_AsUTF8AndSize(args[0], &length);
+        if (path == NULL) {
+            return NULL;
+        }
+        if ((Py_ssize_t)strlen(path) == length) {
+            data = read_whole(path, limit);
+        }
+    }
+    else {
+        PyObject *path;
+        if (PyUnicode_FSConverter(args[0], &path)) {
+            data = read_whole(PyBytes_AS_STRING(path), limit);
+            Py_DECREF(path);
+        }
+        else {
+            PyErr_Clear(); /* the thread says what is wrong with it */
+        }
+    }
+#endif
+    return or_none(data);
+}
+
+static PyObject *
+cached_read(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_Format(PyExc_TypeError, "read() takes 3 arguments, not %zd", count);
+        return NULL;
+    }
+    long fd = PyLong_AsLong(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]);
+    long long position = args[2] == Py_None ? -1 : PyLong_AsLongLong(args[2]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *data = NULL;
+#if HAVE_NOWAIT
+    if (size > 0 && (args[2] == Py_None || position >= 0)) {
+        data = read_part((int)fd, size, (off_t)position);
+    }
+#endif
+    return or_none(data);
+}
+
+static PyMethodDef functions[] = {
+    {"read_file", (PyCFunction)(void (*)(void))cached_read_file, METH_FASTCALL,
+     "read_file(path, limit) -> all of a file of up to limit bytes that is in memory, or None"},
+    {"read", (PyCFunction)(void (*)(void))cached_read, METH_FASTCALL,
+     "read(fd, size, position or None) -> up to size bytes, fewer only at the end, or None where they are not in memory"},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "HAVE_NOWAIT", HAVE_NOWAIT);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_cached",
+    .m_doc = "Reads of files that the kernel promises not to wait for.",
+    .m_size = 0,
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC
+PyInit__cached(void)
+{
+    return PyModuleDef_Init(&definition);
+}

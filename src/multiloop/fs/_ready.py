@@ -1,0 +1,46 @@
+"""What can be read without waiting, because the kernel has it in memory: then no thread is needed.
+
+What lives here: the attempts that `loop.call` makes first, and the one place that knows whether this system can promise
+it (`_cached.c` says what the promise is made of). What must not: anything that may wait.
+
+Each gives None where it would have to wait, where the file is large, or where something is wrong: a thread makes the
+call then, and finds the error. In the pure form, elsewhere than on Linux 5.12+, and on file systems other than ext4, xfs,
+btrfs and f2fs that is always.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .._limits import FILE_CACHED_READ_BYTES
+from ._paths import Path
+
+
+def _extension() -> Any:
+    if os.environ.get("MULTILOOP_PURE", "") not in ("", "0"):
+        return None
+    try:
+        module = importlib.import_module("multiloop.fs._cached")
+    except ImportError:
+        return None
+    return module if module.HAVE_NOWAIT else None
+
+
+_cached = _extension()
+
+
+def _whole(path: Path) -> bytes | None:
+    """All of a small file."""
+    return _cached.read_file(path, FILE_CACHED_READ_BYTES)  # type: ignore[no-any-return]
+
+
+def _part(fd: int, size: int, position: int | None) -> bytes | None:
+    """Up to `size` bytes of an open file, fewer only at its end."""
+    return _cached.read(fd, size, position) if size <= FILE_CACHED_READ_BYTES else None
+
+
+whole: Callable[[Path], bytes | None] | None = None if _cached is None else _whole
+part: Callable[[int, int, int | None], bytes | None] | None = None if _cached is None else _part

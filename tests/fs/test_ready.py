@@ -1,0 +1,210 @@
+"""Reads of what is in memory: made on the loop, without a thread, and never with a wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import multiloop
+from multiloop import fs
+from multiloop.fs import _ready
+
+WITH_PROMISE = {"ext2/ext3", "ext4", "xfs", "btrfs", "f2fs"}
+
+
+def kind_of_file_system(path: Path) -> str:
+    done = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    if _ready.whole is None:
+        pytest.skip("the pure form, or a system without the promise: a thread makes every call")
+    if (kind := kind_of_file_system(tmp_path)) not in WITH_PROMISE:
+        pytest.skip(f"{kind}: a thread makes every call")
+    return tmp_path
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def whole(path: Any) -> bytes | None:
+    assert _ready.whole is not None
+    return _ready.whole(path)
+
+
+def test_a_file_in_memory_is_read_without_a_thread(place: Path) -> None:
+    path = written(place / "small", b"x" * 4096)
+    script = """if True:
+        import sys, threading, multiloop
+        from multiloop import fs
+        async def main():
+            async with multiloop.fs.open(sys.argv[1]) as file:  # opening takes a thread
+                pass
+            before = set(threading.enumerate())
+            for _ in range(500):
+                assert len(await fs.read_file(sys.argv[1])) == 4096
+            assert set(threading.enumerate()) <= before
+        multiloop.run(main)
+        from multiloop.loop import _offload
+        print(_offload._threads._started)
+    """
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_only_reading_starts_no_thread_at_all(place: Path) -> None:
+    path = written(place / "small", b"x")
+    script = """if True:
+        import sys, threading, multiloop
+        from multiloop import fs
+        async def main():
+            print((await fs.read_file(sys.argv[1])).decode(), threading.active_count())
+        multiloop.run(main)
+    """
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout == "x 1\n"
+
+
+@pytest.mark.parametrize("form", ["str", "bytes", "PathLike", "not ASCII", "not text"])
+def test_every_form_of_a_path_is_read(place: Path, form: str) -> None:
+    name: Any = {"not ASCII": "grüße", "not text": os.fsdecode(b"\xff\xfe")}.get(form, "plain")
+    path = written(place / name, b"content")
+    given: Any = {"bytes": os.fsencode(path), "PathLike": path}.get(form, str(path))
+    assert whole(given) == b"content"
+
+
+def test_what_is_not_a_small_file_in_memory_is_left_to_a_thread(place: Path) -> None:
+    (place / "folder").mkdir()
+    (place / "link").symlink_to(place / "nowhere")
+    assert whole(place / "missing") is None
+    assert whole(place / "link") is None
+    assert whole(place / "folder") is None
+    assert whole(written(place / "empty", b"")) is None
+    assert whole(written(place / "large", b"x" * (64 * 1024 + 1))) is None
+    assert whole(written(place / "just not large", b"x" * 64 * 1024)) == b"x" * 64 * 1024
+    assert whole(f"{place}/nul\0byte") is None
+    assert whole("/proc/self/status") is None
+    assert whole("/dev/zero") is None
+    assert whole(17.5) is None
+
+
+def test_a_fifo_is_not_opened_by_the_attempt(place: Path) -> None:
+    os.mkfifo(place / "fifo")
+    opened = threading.Event()
+
+    def write() -> None:
+        with open(place / "fifo", "wb") as fifo:
+            opened.set()
+            fifo.write(b"sent")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(100):
+        assert whole(place / "fifo") is None
+    assert not opened.is_set()
+    with open(place / "fifo", "rb") as fifo:
+        assert fifo.read() == b"sent"
+    writer.join()
+
+
+def test_a_file_that_is_not_in_memory_is_read_by_a_thread(place: Path) -> None:
+    async def main() -> None:
+        path = place / "cold"
+        with open(path, "wb") as file:
+            file.write(b"c" * 40_000)
+            file.flush()
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert whole(path) is None
+        assert await fs.read_file(path) == b"c" * 40_000
+        assert whole(path) == b"c" * 40_000
+
+    multiloop.run(main)
+
+
+def test_reading_in_a_row_lets_the_timers_fire(place: Path) -> None:
+    async def main() -> None:
+        path = written(place / "small", b"x")
+        fired = asyncio.Event()
+        multiloop.timers.set_timeout(fired.set, 0.005)
+        while not fired.is_set():  # would go on for ever if a read that is done at once did not give way
+            await fs.read_file(path)
+
+    multiloop.run(main)
+
+
+def test_a_callback_comes_after_the_call_that_started_it(place: Path) -> None:
+    async def main() -> None:
+        path = written(place / "small", b"x")
+        got: list[Any] = []
+        operation = fs.read_file(path, callback=lambda error, data: got.append((error, data)))
+        assert not got
+        assert not operation.done()
+        await asyncio.sleep(0)
+        assert got == [(None, b"x")]
+
+    multiloop.run(main)
+
+
+def test_more_reads_than_a_turn_allows_all_arrive(place: Path) -> None:
+    async def main() -> None:
+        paths = [written(place / str(index), str(index).encode()) for index in range(400)]
+        assert await asyncio.gather(*[fs.read_file(path) for path in paths]) == [p.name.encode() for p in paths]
+
+    multiloop.run(main)
+
+
+def test_a_read_cancelled_before_it_arrives_is_dropped(place: Path) -> None:
+    async def main() -> None:
+        path = written(place / "small", b"x")
+        operation = fs.read_file(path)
+        assert operation.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await operation
+        assert await fs.read_file(path) == b"x"
+
+    multiloop.run(main)
+
+
+def test_a_handle_reads_on_from_where_the_last_read_ended(place: Path) -> None:
+    async def main() -> None:
+        async with fs.open(written(place / "file", b"0123456789")) as file:
+            assert await file.read(4) == b"0123"
+            assert await file.read(2, 8) == b"89"
+            assert await file.read(4) == b"4567"
+            assert await file.read(4) == b"89"
+            assert await file.read(4) == b""
+
+    multiloop.run(main)
+
+
+def test_a_read_of_a_handle_does_not_overtake_its_write(place: Path) -> None:
+    async def main() -> None:
+        async with fs.open(written(place / "file", b"old"), "r+") as file:
+            for turn in range(200):
+                data = b"%03d" % turn
+                _, got = await asyncio.gather(file.write(data, 0), file.read(3, 0))
+                assert got == data
+
+    multiloop.run(main)
+
+
+def test_a_closed_handle_refuses_to_read_what_is_in_memory(place: Path) -> None:
+    async def main() -> None:
+        file = await fs.open(written(place / "file", b"x"))
+        await file.close()
+        with pytest.raises(multiloop.errors.ClosedError):
+            await file.read(1)
+
+    multiloop.run(main)
