@@ -29,3 +29,4 @@ from ._run import leave_signals as leave_signals
 from ._run import loop_factory as loop_factory
 from ._run import run as run
 from ._threads import wanted as wanted
+from ._vigil import vigil_of as vigil_of

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._completions import Completions
+    from ._vigil import Vigil
 
 Callback = Callable[..., Any]
 
@@ -58,6 +59,7 @@ class Hub:
         "refs",
         "tasks",
         "ticks",
+        "vigil",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,6 +73,7 @@ class Hub:
         self.on_idle: Callable[[], None] | None = None  # set by run: called when refs falls to 0
         self.fatal: Callable[[BaseException], None] | None = None  # set by run: ends the program
         self.completions: Completions | None = None  # made by the offload on first use
+        self.vigil: Vigil | None = None  # made by the first port that gets a message
         self._tick_wakeup = False
         self._draining = False
 

@@ -26,7 +26,7 @@ from typing import Any
 from .._limits import CHANNEL_HIGH_WATER_BYTES, LINGER_S, MAX_MESSAGE_BYTES, PORT_QUEUE_MESSAGES
 from ..errors import ClosedError, TransferError
 from ..events import EventEmitter
-from ..loop import AnyOperation, ErrorFirst, Hub, begin
+from ..loop import AnyOperation, ErrorFirst, Hub, begin, vigil_of
 from ._inbox import Inbox
 from ._link import Link, Packet, socket_pair
 from ._message import INLINE, KINDS, memory_bytes, pack
@@ -129,6 +129,7 @@ class MessagePort(Inbox):
 
     # -- receiving -------------------------------------------------------------------------------------------------
     def _join_loop(self, here: Hub) -> None:
+        self._vigil = vigil_of(here)
         self._link.attach(here.loop, self._readable, self._drained)
         self._queue_changed()
 
@@ -169,6 +170,7 @@ class MessagePort(Inbox):
 
     def _readable(self) -> None:
         packets = self._link.receive()
+        self._vigil.message()
         if len(packets) == 1 and not self._queue and self._takes_now(packets[0]):
             self._is_delivering = True  # most reads bring one message, and somebody listens: no detour by the queue
             try:
