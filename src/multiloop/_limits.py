@@ -22,7 +22,11 @@ SOCKET_HIGH_WATER_BYTES = 64 * 1024  # what waits in a socket, each way, before 
 HAPPY_EYEBALLS_DELAY_S = 0.25  # head start of an address before the next is tried; RFC 8305 and Node 250 ms.
 SERVER_ACCEPT_BATCH = 16  # connections accepted in one turn of the loop, so that a flood leaves room for the others.
 DATAGRAM_BATCH = 64  # datagrams read in one turn of the loop, and kept for a reader before the kernel's buffer waits.
-ACCEPT_RETRY_S = 0.1  # accepting pauses this long when the process has no descriptors left; the cluster's, too.
+ACCEPT_RETRY_FIRST_S = 0.005  # accepting pauses this long when the process has no descriptors left; the cluster's, too.
+ACCEPT_RETRY_S = (
+    0.1  # the longest such pause: it doubles while nothing could be accepted, and begins anew when it could.
+)
+FULL_TABLE_SAID_S = 1.0  # between two lines in the log that say so.
 
 # --- streams and files --------------------------------------------------------------------------------------------
 STREAM_HIGH_WATER_BYTES = 64 * 1024  # buffered by a stream before it says stop; Node 64 KiB.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import socket
 import stat
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,36 @@ def test_the_socket_of_a_dead_server_is_recognized_and_removed(tmp_path: Path) -
     with Running(None) as path:
         assert _control.running() == [path]
     assert not os.path.exists(stale)
+
+
+def test_it_answers_when_no_descriptor_is_left_and_one_after_the_other(tmp_path: Path) -> None:
+    ask = b'{"command": "status"}\n'
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (
+        Running(str(tmp_path / "c.sock")) as path,
+        socket.socket(socket.AF_UNIX) as first,
+        socket.socket(socket.AF_UNIX) as second,
+    ):
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            first.connect(path)
+            first.sendall(ask)
+            assert b"true" in first.recv(4096)
+            second.connect(path)
+            second.sendall(ask)
+            began_s = time.thread_time_ns(), time.process_time_ns()
+            second.settimeout(0.3)
+            with pytest.raises(TimeoutError):  # the spare one is in use
+                second.recv(4096)
+            used_ns = time.process_time_ns() - began_s[1] - (time.thread_time_ns() - began_s[0])
+            assert used_ns < 0.1e9, "a busy loop"
+            first.close()
+            second.settimeout(10)
+            assert b"true" in second.recv(4096)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_several_servers_must_be_told_apart(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 from typing import Any
 
@@ -161,6 +162,24 @@ def test_the_last_words_of_a_dead_worker_count() -> None:
         stage.dealer.bury(1)
         assert stage.dealer.waiting == 0
         assert client.recv(1) == b""
+
+    play(scene)
+
+
+def test_behind_a_full_table_silent_connections_give_up_their_duplicates_and_nobody_waits_for_ever() -> None:
+    async def scene(stage: Scene) -> None:
+        worker = stage.worker(1)
+        stage.connect(20)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        first_free = os.dup(0)
+        os.close(first_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 4, hard))
+        try:
+            await stage.accepted(20)  # the worker adopts and releases none of them
+            assert stage.dealer.duplicates <= 4
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len(worker.receive_all()) == 20
 
     play(scene)
 

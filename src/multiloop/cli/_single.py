@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -29,12 +28,11 @@ from ..cluster._title import set_title
 from ..http._service import HttpService
 from ..http._target import Interface
 from ..loop import loop_factory
+from ..net._full import NO_ROOM, FullTable
 from ..pool import inside_server
 from ._application import NEVER_READY, load_application
 
 log = logging.getLogger("multiloop.cli")
-
-_NO_DESCRIPTOR_PAUSE_S = 0.1  # without a free descriptor accepting pauses, or it would spin
 
 
 def serve(settings: ServeSettings) -> int:
@@ -66,7 +64,8 @@ class _Single:
         self._listeners = listeners
         self._app = app
         self._interface = interface
-        self._said_full_at = 0.0
+        self._full = FullTable()
+        self._accepted = 0
 
     async def live(self) -> int:
         settings = self._settings
@@ -120,16 +119,14 @@ class _Single:
             try:
                 sock, _ = await loop.sock_accept(listening)
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._say_full(error)
-                    await asyncio.sleep(_NO_DESCRIPTOR_PAUSE_S)
+                if error.errno in NO_ROOM:
+                    pause = self._full.pause(loop.time(), self._accepted)
+                    if pause.is_said:
+                        log.warning("cannot accept connections for now: %s", error.strerror)
+                    await asyncio.sleep(pause.seconds)
                 continue  # the client was gone before it was accepted
+            self._accepted += 1
             service.adopt(sock, listener=index)
-
-    def _say_full(self, error: OSError) -> None:
-        if (now := time.monotonic()) - self._said_full_at >= 1.0:
-            self._said_full_at = now
-            log.warning("cannot accept connections for now: %s", error.strerror)
 
     async def _end(self, service: HttpService) -> None:
         """Finish what was begun, for as long as --grace allows and nobody says again that it shall end."""

@@ -6,22 +6,17 @@ What lives here: `Acceptor`. What must not: serving; the primary's accepting (`_
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
+from ..net._full import CLIENT_GONE, NO_ROOM, FullTable
 
 if TYPE_CHECKING:
     from ._service import Adopter
 
 log = logging.getLogger("multiloop.cluster")
-
-# What accept() says: no descriptor is left; the client was gone before it was its turn.
-NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-CLIENT_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM, errno.ECONNRESET)
 
 
 class Acceptor:
@@ -37,7 +32,8 @@ class Acceptor:
         self._batch = batch
         self._sources: list[tuple[socket.socket, int]] = []
         self._paused: asyncio.TimerHandle | None = None
-        self._said_full_at = 0.0
+        self._full = FullTable()
+        self._accepted = 0
 
     def listen(self, descriptor: int, listener: int, family: int) -> None:
         """Accept from this listening socket, which is ours from now on."""
@@ -75,21 +71,21 @@ class Acceptor:
             if error.errno in NO_ROOM:
                 self._pause(error)
             return error.errno in CLIENT_GONE  # the next one may be there
+        self._accepted += 1
         accepted = socket.socket(sock.family, socket.SOCK_STREAM, 0, descriptor)
         if self._service.adopt(accepted, listener=listener, prefix=b"") is False:
             accepted.close()
         return True
 
     def _pause(self, error: OSError) -> None:
-        now = time.monotonic()
-        if now - self._said_full_at >= 1.0:
-            self._said_full_at = now
-            log.warning("cannot accept connections for now: %s", error.strerror)
         if self._paused is not None:
             return
+        pause = self._full.pause(self._loop.time(), self._accepted)
+        if pause.is_said:
+            log.warning("cannot accept connections for now: %s", error.strerror)
         for sock, _ in self._sources:
             self._loop.remove_reader(sock)
-        self._paused = self._loop.call_later(limits.ACCEPT_RETRY_S, self._resume)
+        self._paused = self._loop.call_later(pause.seconds, self._resume)
 
     def _resume(self) -> None:
         self._paused = None

@@ -8,12 +8,15 @@ One line of JSON each way: `{"command": "scale", "workers": 4}` ─▶ `{"ok": t
 that whoever asked for a stop can wait for it. An answer that goes on (`logs`) is followed by one line for each item,
 until the other end closes.
 
+It answers also when the process has no descriptor left, because that is when people ask: one is kept for it.
+
 The socket is 0600 in a folder that is 0700 and ours, and the kernel is asked who connects: only the same user, or root.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -26,6 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, PeerError
+from ..net._full import NO_ROOM, FullTable
 from ._exit_codes import ExitCode
 from ._listeners import Listener, open_listeners
 from ._settings import ListenAddress
@@ -207,6 +211,9 @@ class ControlServer:
         self._loop = asyncio.get_running_loop()
         self._listener: Listener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._spare = _Spare()
+        self._full = FullTable()
+        self._accepted = 0
 
     @property
     def path(self) -> str:
@@ -220,7 +227,8 @@ class ControlServer:
             (self._listener,) = open_listeners([ListenAddress(path=self._path, path_mode=0o600)])
         except ConfigError as error:
             raise ConfigError(str(error).replace("--uds", "--control"), exit_code=error.exit_code) from None
-        self._loop.add_reader(self._listener.sock, self._accept, self._listener.sock)
+        self._spare.keep()
+        self._resume()
 
     def close(self) -> None:
         """Close, and remove the socket. Safe to call twice."""
@@ -228,22 +236,42 @@ class ControlServer:
             self._loop.remove_reader(self._listener.sock)
             self._listener.close()
             self._listener = None
+        self._spare.let_go()
         for task in self._tasks:
             task.cancel()
 
+    def _resume(self) -> None:
+        if self._listener is not None:
+            self._loop.add_reader(self._listener.sock, self._accept, self._listener.sock)
+
     def _accept(self, listener: socket.socket) -> None:
         try:
-            connection, _ = listener.accept()
-        except OSError:
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if error.errno not in NO_ROOM or not self._spare.let_go():
+                    raise
+                connection, _ = listener.accept()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                self._loop.remove_reader(listener)
+                pause = self._full.pause(self._loop.time(), self._accepted)
+                self._loop.call_later(pause.seconds, self._resume)
             return
+        self._accepted += 1
         if len(self._tasks) >= _MAX_CONNECTIONS or not _is_allowed(connection):
-            connection.close()
+            self._end(connection)
             return
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda task: connection.close())
+        task.add_done_callback(lambda task: self._end(connection))
+
+    def _end(self, connection: socket.socket) -> None:
+        connection.close()
+        if self._listener is not None:
+            self._spare.keep()
 
     async def _serve(self, connection: socket.socket) -> None:
         received = b""
@@ -307,6 +335,26 @@ class ControlServer:
         except Exception:
             log.exception("the command %r failed", command)
             return {"ok": False, "error": "it failed; the server's log says why"}
+
+
+class _Spare:
+    """A descriptor that is kept for the moment in which there is no other."""
+
+    def __init__(self) -> None:
+        self._descriptor = -1
+
+    def keep(self) -> None:
+        """Have one, if there is one to be had. Safe to call twice."""
+        if self._descriptor < 0:
+            with contextlib.suppress(OSError):
+                self._descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def let_go(self) -> bool:
+        """Close it; whether there was one."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        return descriptor >= 0
 
 
 def _line(value: Any) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any
 from .. import _limits as limits
 from .._wire import messages as wire
 from ..ipc._handoff import HandoffSocket
-from ._acceptor import CLIENT_GONE, NO_ROOM
+from ..net._full import CLIENT_GONE, NO_ROOM, FullTable
 from ._answers import Answers
 from ._dealing import Account
 from ._door import Door
@@ -68,7 +68,7 @@ class Dealer(Answers):
         self._heads = Heads(loop, self._head_read, self._head_gone)
         self._stalled: asyncio.TimerHandle | None = None
         self._next_id = 1
-        self._said_full_at = 0.0
+        self._full = FullTable()
         self._said_policy_at = 0.0
         self.max_connections = 0  # over all workers; above it connections are dropped. 0: no limit
         self.on_drop: Callable[[Any, Any], None] | None = None  # called with the local and the remote address
@@ -469,17 +469,18 @@ class Dealer(Answers):
         self._held -= 1
 
     def _cannot_accept(self, error: OSError) -> None:
-        """No descriptor is left, mostly: let go of some duplicates, and pause."""
-        for _ in range(min(self._held, 1 + self._held // 4) if error.errno in NO_ROOM else 0):
-            self._drop_oldest()
-        now = time.monotonic()
-        if now - self._said_full_at >= 1.0:
-            self._said_full_at = now
+        """No descriptor is left, mostly: pause; where a pause did not help, let go of some duplicates."""
+        if self._stalled is not None:
+            return
+        pause = self._full.pause(self._loop.time(), self.accepted)
+        if error.errno in NO_ROOM and not pause.helped:
+            for _ in range(min(self._held, 1 + self._held // 4)):
+                self._drop_oldest()
+        if pause.is_said:
             log.warning("cannot accept connections for now: %s", error.strerror)
-        if self._stalled is None:
-            self._stalled = self._loop.call_later(limits.ACCEPT_RETRY_S, self._resume_accepting)
-            for door in self._doors():
-                self._update_reading(door)
+        self._stalled = self._loop.call_later(pause.seconds, self._resume_accepting)
+        for door in self._doors():
+            self._update_reading(door)
 
     def _resume_accepting(self) -> None:
         self._stalled = None

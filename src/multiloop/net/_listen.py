@@ -14,22 +14,22 @@ import logging
 import os
 import socket
 
-from .._limits import ACCEPT_RETRY_S, SERVER_ACCEPT_BATCH
+from .._limits import SERVER_ACCEPT_BATCH
 from ..dns._lookup import SocketAddress, addresses
 from ..errors import UsageError
 from ..loop import Operation, begin, hub, offload_to
 from . import _unix
 from ._address import Address, from_kernel, is_ip, readable
+from ._full import NO_ROOM, FullTable
 from ._provider import ListenOptions, ServerSide
 
 _log = logging.getLogger("multiloop.net")
-_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Listener:
     """A listening socket of this process, accepting."""
 
-    __slots__ = ("_identity", "_loop", "_retry", "_server", "_sock", "_warned_at", "address")
+    __slots__ = ("_accepted", "_full", "_identity", "_loop", "_server", "_sock", "address")
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class Listener:
         self._server = server
         self._identity = identity
         self._loop = hub().loop
-        self._retry: object = None
-        self._warned_at = float("-inf")
+        self._accepted = 0
+        self._full = FullTable()
         self._loop.add_reader(sock, self._readable)
 
     def _readable(self) -> None:
@@ -54,10 +54,11 @@ class Listener:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _NO_DESCRIPTORS:
+                if error.errno in NO_ROOM:
                     self._pause(error)
                     return
                 continue  # that peer has given up (ECONNABORTED and the like): the next one may be well
+            self._accepted += 1
             sock.setblocking(False)
             if not self._server.accepted(sock):
                 self._server.refused(sock)
@@ -66,15 +67,13 @@ class Listener:
                 return
 
     def _pause(self, error: OSError) -> None:
-        now = self._loop.time()
-        if now - self._warned_at >= 1.0:
-            self._warned_at = now
+        pause = self._full.pause(self._loop.time(), self._accepted)
+        if pause.is_said:
             _log.warning("%s accepts nothing for now: %s", readable(self.address), error.strerror)
         self._loop.remove_reader(self._sock)
-        self._retry = self._loop.call_later(ACCEPT_RETRY_S, self._resume)
+        self._loop.call_later(pause.seconds, self._resume)
 
     def _resume(self) -> None:
-        self._retry = None
         if self._sock.fileno() >= 0:
             self._loop.add_reader(self._sock, self._readable)
 
