@@ -4,7 +4,7 @@ What lives here: `row` (registers one), `Context` (what a row gets), `run` and `
 (`rows_*.py`).
 
 A row does its fault to a real `multiloop serve`, with real clients, and returns a `Result`. Times are judged beside a
-yardstick taken in the same minute (how long a bare worker start takes here and now), never against a quiet machine's.
+yardstick taken in the same minute (`slowdown`): 1.0 where a core is to spare, so that then the targets hold as they are.
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tests.support import environment
 
 from .server import Server, serving
 
@@ -64,6 +60,8 @@ class Context:
         return self._stack.enter_context(serving(folder, *arguments, **options))  # type: ignore[arg-type]
 
 
+LONGER = ", longer by as much as the machine is slower now"  # of targets that are times
+
 ROWS: dict[str, Row] = {}
 
 
@@ -89,20 +87,6 @@ def run_row(one: Row, *, is_full: bool, seed: int = 1) -> Result:
         return Result(False, f"{type(error).__name__}: {error}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def start_yardstick_s() -> float:
-    """How long the bare start of a worker takes here and now: an interpreter that imports what a worker imports."""
-    code = (
-        "import multiloop.cluster._worker, multiloop.http._service, multiloop.http._connection, multiloop.http._asgi, "
-        "multiloop.testing.app, uvloop"
-    )
-    taken = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
-        taken.append(time.monotonic() - began)
-    return max(taken)
 
 
 def slowdown() -> float:

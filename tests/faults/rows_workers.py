@@ -11,7 +11,7 @@ import time
 
 from tests.support import environment, wait_until
 
-from .matrix import Context, Result, quantile, row, start_yardstick_s
+from .matrix import LONGER, Context, Result, quantile, row, slowdown
 from .server import Server, ask, is_alive, receive, serving, wait_for
 
 
@@ -19,13 +19,13 @@ from .server import Server, ask, is_alive, receive, serving, wait_for
     "1",
     "kill -9 of a worker, with requests under way",
     "only what it had read from can fail; what was handed over and unread is dealt again; replaced at once",
-    "0 unread lost, 0 doubled; ready again ≤ 0.5 s + twice a worker's bare start (p99)",
+    f"0 unread lost, 0 doubled; ready again ≤ 0.5 s (p99){LONGER}",
 )
 def _kill_worker(context: Context) -> Result:
     server = context.serve()
     rounds, took, silent_lost = context.times(5, 100), [], 0
     with server.checker(kept=8, fresh=8) as checker:
-        bare = start_yardstick_s()  # under the same load
+        slower = slowdown()  # under the same load
         for turn in range(rounds):
             workers = server.wait_ready(2)
             silent = [server.connect() for _ in range(4)]  # handed over, nothing to read yet
@@ -39,18 +39,18 @@ def _kill_worker(context: Context) -> Result:
             wait_until(lambda gone=victim: gone not in server.family() and len(server.workers()) == 2, 30)
             took.append(time.monotonic() - killed)
             time.sleep(0.3 if not context.is_full else max(0.0, 1.0 - took[-1]))
-        bare = max(bare, start_yardstick_s())
+        slower = max(slower, slowdown())
     verdict = checker.verdict()
     late = quantile(took, 0.99)
     # A worker that dies between reading a request and beginning it takes that along: unread is what was silent.
     hanging = sum(failure.what == "timeout" for failure in verdict.failures)
     good = not silent_lost and not hanging and not verdict.doubled and not verdict.mixed_up and not verdict.unlogged
     return Result(
-        good and late <= 0.5 + 2 * bare and verdict.lost_unread <= 2 + rounds // 10,
+        good and late <= 0.5 * slower and verdict.lost_unread <= 2 + rounds // 10,
         f"{rounds} kills, {verdict.requests} requests: {verdict.lost_in_worker} begun and {verdict.lost_with_connection} "
         f"with a kept connection lost in the dead worker, {verdict.lost_unread} read and not begun, {silent_lost} of "
         f"{4 * rounds} unread connections, {verdict.doubled} doubled; ready again p99 {late:.2f} s "
-        f"(a bare start {bare:.2f} s)",
+        f"(the machine, under this load, is {slower:.1f} times slower)",
     )
 
 
@@ -97,34 +97,38 @@ def _segfault(context: Context) -> Result:
     "3",
     "kill -9 of the primary",
     "workers finish what they do for at most a second and are gone; the port is free; the next start is clean",
-    "all gone ≤ 1.3 s, 0 orphans, the next start binds at once",
+    f"all gone ≤ 1 s, under load ≤ 1.3 s{LONGER}; 0 orphans; the next start binds at once",
 )
 def _kill_primary(context: Context) -> Result:
-    rounds, slowest, orphans, rebound = context.times(3, 20), 0.0, 0, 0
+    rounds, slowest, orphans, rebound = context.times(3, 20), {False: 0.0, True: 0.0}, 0, 0
     for turn in range(rounds):
         server = context.serve("--standby", "1", workers=3, ready=3)
         family = server.family()
         checker = server.checker(kept=4, fresh=2, timeout=3)
-        if turn % 2:  # every other time under load
+        is_loaded = turn % 2 == 1
+        if is_loaded:
             checker.__enter__()
             time.sleep(0.3)
         os.kill(server.pid, signal.SIGKILL)
-        slowest = max(slowest, wait_for(lambda f=family: not any(is_alive(pid) for pid in f), 10))
+        took = wait_for(lambda f=family: not any(is_alive(pid) for pid in f), 10)
+        slowest[is_loaded] = max(slowest[is_loaded], took)
         server.process.wait()
-        if turn % 2:
+        if is_loaded:
             checker.stop()
         orphans += sum(is_alive(pid) for pid in family)
         with serving(server.folder, port=server.address[1], workers=1) as again:
             rebound += again.get("/pid") != ""
+    idle, loaded, slower = slowest[False], slowest[True], slowdown()
     return Result(
-        orphans == 0 and rebound == rounds and slowest <= 1.3,
-        f"{rounds} times: gone within {slowest:.2f} s, {orphans} orphans, {rebound} of {rounds} starts bound at once",
+        orphans == 0 and rebound == rounds and idle <= slower and loaded <= 1.3 * slower,
+        f"{rounds} times: gone within {idle:.2f} s, under load {loaded:.2f} s, {orphans} orphans, "
+        f"{rebound} of {rounds} starts bound at once",
     )
 
 
 @row(
     "4",
-    "SIGSTOP of the primary for 5 s",
+    "SIGSTOP of the primary for 10 s",
     "workers serve open connections; accepting goes on after SIGCONT; nobody is blamed for silence",
     "0 errors on open connections; the backlog is served ≤ 1 s after SIGCONT",
 )
@@ -135,7 +139,7 @@ def _stop_primary(context: Context) -> Result:
         ask(sock, "/pid")
         receive(sock)
     server.signal(signal.SIGSTOP)
-    errors, asked, until = 0, 0, time.monotonic() + context.times(2, 5)
+    errors, asked, until = 0, 0, time.monotonic() + context.times(2, 10)
     while time.monotonic() < until:
         for sock in sockets:
             ask(sock, "/pid")
@@ -215,15 +219,15 @@ def _hang(context: Context, path: str, timeout_s: float) -> tuple[float, float, 
     "6",
     "an event loop that is blocked",
     "routed around; its stack is logged; killed and replaced after --hang-timeout",
-    "routed around ≤ 1.25 s, 0 new requests fail, replaced ≤ T + 1 s + twice a worker's bare start (T = 3 s here)",
+    f"routed around ≤ 1 s, replaced ≤ T + 1 s (T = 3 s here){LONGER}; 0 new requests fail",
 )
 def _blocked_loop(context: Context) -> Result:
     around, replaced, slow, failed, server = _hang(context, "/block?60", 3.0)
-    bare = start_yardstick_s()
+    slower = slowdown()
     named = "app.py" in server.log and "blocked" in server.log
     return Result(
-        around <= 1.0 + 0.25 and replaced <= 4.0 + 2 * bare and not failed and slow <= 1 and named,
-        f"routed around after {around:.2f} s, replaced after {replaced:.2f} s (a bare start {bare:.2f} s), {failed} failed, "
+        around <= slower and replaced <= 3.0 + slower and not failed and slow <= 1 and named,
+        f"routed around after {around:.2f} s, replaced after {replaced:.2f} s, {failed} failed, "
         f"{slow} slower than 1.5 s",
     )
 
@@ -236,11 +240,11 @@ def _blocked_loop(context: Context) -> Result:
 )
 def _spinning_c(context: Context) -> Result:
     around, replaced, slow, failed, server = _hang(context, "/spin", 3.0)
-    bare = start_yardstick_s()
+    slower = slowdown()
     named = "_spin" in server.log
     return Result(
-        around <= 1.0 + 0.25 and replaced <= 4.0 + 2 * bare and not failed and slow <= 1 and named,
-        f"routed around after {around:.2f} s, replaced after {replaced:.2f} s (a bare start {bare:.2f} s), {failed} failed, "
+        around <= slower and replaced <= 3.0 + slower and not failed and slow <= 1 and named,
+        f"routed around after {around:.2f} s, replaced after {replaced:.2f} s, {failed} failed, "
         f"{slow} slower than 1.5 s; stack logged: {named}",
     )
 
@@ -249,23 +253,22 @@ def _spinning_c(context: Context) -> Result:
     "8",
     "SIGSTOP of a worker",
     "what it has not received is pulled back and dealt again; in flight at most 32; it serves again after SIGCONT",
-    "0 new requests lost; none takes longer than 1.6 s (noticing takes 1)",
+    f"0 new requests lost; none takes longer than 1 s{LONGER}",
 )
 def _stop_worker(context: Context) -> Result:
     server = context.serve("--hang-timeout", "120")
     victim = min(server.wait_ready(2).values())
     os.kill(victim, signal.SIGSTOP)
-    stopped = time.monotonic()
     with server.checker(kept=0, fresh=8, paths=("/",), timeout=10) as checker:
-        time.sleep(context.times(3, 20))
+        time.sleep(context.times(3, 60))
+        slower = slowdown()
     verdict = checker.verdict()
-    later = [f for f in verdict.failures if f.at - stopped > 1.5]
     slowest = verdict.seconds[-1] if verdict.seconds else 99.0
     os.kill(victim, signal.SIGCONT)
     wait_until(lambda: victim in server.workers().values())
     wait_until(lambda: server.get() == str(victim))
     return Result(
-        verdict.is_clean and not verdict.failures and not later and slowest <= 1.6,
+        verdict.is_clean and not verdict.failures and slowest <= slower,
         f"{verdict}; slowest {slowest:.2f} s",
     )
 
