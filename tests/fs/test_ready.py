@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import descriptors_left, open_descriptors
 
 import multiloop
 from multiloop import fs
@@ -43,37 +44,23 @@ def whole(path: Any) -> bytes | None:
     return _ready.whole(path)
 
 
-def test_a_file_in_memory_is_read_without_a_thread(place: Path) -> None:
+def test_looking_at_opening_and_reading_what_is_in_memory_starts_no_thread(place: Path) -> None:
     path = written(place / "small", b"x" * 4096)
     script = """if True:
         import sys, threading, multiloop
         from multiloop import fs
         async def main():
-            async with multiloop.fs.open(sys.argv[1]) as file:  # opening takes a thread
-                pass
-            before = set(threading.enumerate())
-            for _ in range(500):
-                assert len(await fs.read_file(sys.argv[1])) == 4096
-            assert set(threading.enumerate()) <= before
-        multiloop.run(main)
-        from multiloop.loop import _offload
-        print(_offload._threads._started)
-    """
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
-
-
-def test_only_reading_starts_no_thread_at_all(place: Path) -> None:
-    path = written(place / "small", b"x")
-    script = """if True:
-        import sys, threading, multiloop
-        from multiloop import fs
-        async def main():
-            print((await fs.read_file(sys.argv[1])).decode(), threading.active_count())
+            path = sys.argv[1]
+            for _ in range(100):
+                assert len(await fs.read_file(path)) == 4096
+                assert (await fs.stat(path)).size == (await fs.lstat(path)).size == 4096
+                assert await fs.exists(path)
+                async with fs.open(path) as file:
+                    assert await file.read(10) == b"x" * 10
+            assert threading.active_count() == 1
         multiloop.run(main)
     """
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
-    assert done.stdout == "x 1\n"
+    subprocess.run([sys.executable, "-c", script, path], check=True)
 
 
 @pytest.mark.parametrize("form", ["str", "bytes", "PathLike", "not ASCII", "not text"])
@@ -206,5 +193,80 @@ def test_a_closed_handle_refuses_to_read_what_is_in_memory(place: Path) -> None:
         await file.close()
         with pytest.raises(multiloop.errors.ClosedError):
             await file.read(1)
+
+    multiloop.run(main)
+
+
+def test_looking_follows_links_or_does_not(place: Path) -> None:
+    async def main() -> None:
+        (place / "link").symlink_to(written(place / "file", b"12345"))
+        assert (await fs.stat(place / "link")).size == 5
+        assert (await fs.lstat(place / "link")).is_symbolic_link()
+        (place / "broken").symlink_to(place / "nowhere")
+        assert (await fs.lstat(place / "broken")).is_symbolic_link()
+        assert not await fs.exists(place / "broken")
+        with pytest.raises(FileNotFoundError):
+            await fs.stat(place / "broken")
+
+    multiloop.run(main)
+
+
+def test_what_is_not_a_file_is_looked_at_but_not_opened(place: Path) -> None:
+    async def main() -> None:
+        assert _ready.opened is not None
+        os.mkfifo(place / "fifo")
+        assert (await fs.stat(place / "fifo")).is_fifo()
+        assert (await fs.stat(place)).is_directory()
+        assert _ready.opened(place / "fifo", os.O_RDONLY) is None
+        assert _ready.opened(place, os.O_RDONLY) is None
+
+    multiloop.run(main)
+
+
+@pytest.mark.parametrize(
+    "flags", [os.O_RDWR, os.O_WRONLY, os.O_TRUNC, os.O_CREAT, os.O_DIRECT, os.O_SYNC, os.O_TMPFILE]
+)
+def test_only_plain_reading_is_opened_at_once(place: Path, flags: int) -> None:
+    assert _ready.opened is not None
+    path = written(place / "file", b"kept")
+    assert _ready.opened(path, flags) is None
+    assert path.read_bytes() == b"kept"
+
+
+def test_an_open_cancelled_before_it_arrives_leaves_no_descriptor(place: Path) -> None:
+    path = written(place / "file", b"x")
+
+    async def main() -> None:
+        await fs.read_file(path)
+        before = open_descriptors()
+        for _ in range(50):
+            operation = fs.open(path)
+            assert operation.cancel()
+        assert not await asyncio.to_thread(descriptors_left, before)
+
+    multiloop.run(main)
+
+
+def test_a_file_without_a_name_is_closed_by_a_thread(place: Path) -> None:
+    async def main() -> None:
+        file = await fs.open(written(place / "file", b"x"))
+        (place / "file").unlink()
+        assert file._close_at_once() is None
+        assert await file.read(1) == b"x"
+        await file.close()
+        assert file.closed
+
+    multiloop.run(main)
+
+
+def test_closing_waits_for_the_read_in_flight(place: Path) -> None:
+    async def main() -> None:
+        data = os.urandom(1_000_000)
+        for _ in range(20):
+            file = await fs.open(written(place / "file", data))
+            read = file.read(len(data))  # too large for the loop: a thread has it
+            closed = file.close()
+            assert await read == data
+            await closed
 
     multiloop.run(main)

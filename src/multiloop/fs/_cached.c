@@ -1,7 +1,8 @@
-/* Reads of files that the kernel promises not to wait for.
+/* Looking at files, and reading them, where the kernel promises not to wait.
  *
- * What lives here: `read_file` and `read`, which give bytes that are in memory already, or None. What must not: when to
- * try (`_ready.py`), and anything that waits: whoever gets None makes the call on a thread, which also finds the error.
+ * What lives here: `read_file` and `read`, which give bytes that are in memory already, `look` and `open_file`, which give a
+ * descriptor; each None where it would have to wait. What must not: when to try (`_ready.py`), and anything that waits:
+ * whoever gets None makes the call on a thread, which also finds the error.
  *
  * What the promise is made of, all of it from Linux 5.12 on:
  *   - openat2 with RESOLVE_CACHED resolves a path only from the kernel's own memory, else says EAGAIN (openat2(2));
@@ -74,12 +75,12 @@ is_local(int fd)
     }
 }
 
-/* The size of a regular file that is here and not empty; -1 for everything else. */
+/* The size of a regular file; -1 for everything else. */
 static off_t
 size_if_regular(int fd)
 {
     struct stat info;
-    return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0 ? info.st_size : -1;
+    return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) ? info.st_size : -1;
 }
 
 /* `size` bytes at `position`; NULL without an exception where not all of them are in memory. `*past`: one byte after. */
@@ -103,30 +104,43 @@ take(int fd, Py_ssize_t size, off_t position, int *past)
     return data;
 }
 
-static PyObject *
-read_whole(const char *path, Py_ssize_t limit)
+/* A descriptor for reading a regular file of up to `limit` bytes, and its size; -1 for everything else. */
+static int
+open_regular(const char *path, int flags, off_t limit, off_t *size)
 {
-    PyObject *data = NULL;
-    int looked_at = open_cached(path, ONLY_LOOKED_AT);
+    int looked_at = open_cached(path, ONLY_LOOKED_AT | (flags & O_NOFOLLOW));
     if (looked_at < 0) {
-        return NULL;
+        return -1;
     }
-    off_t size = size_if_regular(looked_at);
-    if (size > 0 && size <= limit && is_local(looked_at)) {
-        int fd = open_cached(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-        if (fd >= 0) {
-            int has_grown = 0;
-            /* Asked again: between the two the name may have come to mean another file. */
-            if (size_if_regular(fd) == size && is_local(fd)) {
-                data = take(fd, (Py_ssize_t)size, 0, &has_grown);
-            }
-            if (data != NULL && has_grown) {
-                Py_CLEAR(data);
-            }
+    int fd = -1;
+    off_t first = size_if_regular(looked_at);
+    if (first >= 0 && first <= limit && is_local(looked_at)) {
+        fd = open_cached(path, flags);
+        /* Asked again: between the two the name may have come to mean another file. */
+        if (fd >= 0 && ((*size = size_if_regular(fd)) < 0 || *size > limit || !is_local(fd))) {
             close(fd);
+            fd = -1;
         }
     }
     close(looked_at);
+    return fd;
+}
+
+static PyObject *
+read_whole(const char *path, Py_ssize_t limit)
+{
+    off_t size;
+    int fd = open_regular(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit, &size);
+    if (fd < 0) {
+        return NULL;
+    }
+    int has_grown = 0;
+    /* One that says it is empty may be one of those that do not know: the thread reads to the end. */
+    PyObject *data = size > 0 ? take(fd, (Py_ssize_t)size, 0, &has_grown) : NULL;
+    if (data != NULL && has_grown) {
+        Py_CLEAR(data);
+    }
+    close(fd);
     return data;
 }
 
@@ -166,6 +180,25 @@ or_none(PyObject *data)
     Py_RETURN_NONE;
 }
 
+/* The path as the kernel takes it, in `*holder` or borrowed; NULL where it is none: the thread says what is wrong with it. */
+static const char *
+path_of(PyObject *given, PyObject **holder)
+{
+    *holder = NULL;
+    if (PyUnicode_CheckExact(given) && PyUnicode_IS_ASCII(given)) { /* its bytes are the path in any encoding */
+        Py_ssize_t length;
+        const char *path = PyUnicode_AsUTF8AndSize(given, &length);
+        if (path != NULL && (Py_ssize_t)strlen(path) == length) {
+            return path;
+        }
+    }
+    else if (PyUnicode_FSConverter(given, holder)) {
+        return PyBytes_AS_STRING(*holder);
+    }
+    PyErr_Clear();
+    return NULL;
+}
+
 static PyObject *
 cached_read_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -179,28 +212,62 @@ cached_read_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
     }
     PyObject *data = NULL;
 #if HAVE_NOWAIT
-    if (PyUnicode_CheckExact(args[0]) && PyUnicode_IS_ASCII(args[0])) { /* its bytes are the path in any encoding */
-        Py_ssize_t length;
-        const char *path = PyUnicode_AsUTF8AndSize(args[0], &length);
-        if (path == NULL) {
-            return NULL;
-        }
-        if ((Py_ssize_t)strlen(path) == length) {
-            data = read_whole(path, limit);
-        }
+    PyObject *holder;
+    const char *path = path_of(args[0], &holder);
+    if (path != NULL) {
+        data = read_whole(path, limit);
     }
-    else {
-        PyObject *path;
-        if (PyUnicode_FSConverter(args[0], &path)) {
-            data = read_whole(PyBytes_AS_STRING(path), limit);
-            Py_DECREF(path);
-        }
-        else {
-            PyErr_Clear(); /* the thread says what is wrong with it */
-        }
-    }
+    Py_XDECREF(holder);
 #endif
     return or_none(data);
+}
+
+static PyObject *
+cached_look(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "look() takes 2 arguments, not %zd", count);
+        return NULL;
+    }
+    int fd = -1;
+#if HAVE_NOWAIT
+    PyObject *holder;
+    const char *path = path_of(args[0], &holder);
+    if (path != NULL) {
+        fd = open_cached(path, ONLY_LOOKED_AT | (args[1] == Py_False ? O_NOFOLLOW : 0));
+        if (fd >= 0 && !is_local(fd)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    Py_XDECREF(holder);
+#endif
+    return or_none(fd < 0 ? NULL : PyLong_FromLong(fd));
+}
+
+static PyObject *
+cached_open_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "open_file() takes 2 arguments, not %zd", count);
+        return NULL;
+    }
+    long flags = PyLong_AsLong(args[1]);
+    if (flags == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    int fd = -1;
+#if HAVE_NOWAIT
+    PyObject *holder;
+    const char *path = path_of(args[0], &holder);
+    /* Reading only, and none of the flags that make or empty a file, or that the kernel has to think about. */
+    if (path != NULL && (flags & ~(long)(O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW)) == O_RDONLY) {
+        off_t size;
+        fd = open_regular(path, (int)flags, INT64_MAX, &size);
+    }
+    Py_XDECREF(holder);
+#endif
+    return or_none(fd < 0 ? NULL : PyLong_FromLong(fd));
 }
 
 static PyObject *
@@ -228,6 +295,10 @@ cached_read(PyObject *module, PyObject *const *args, Py_ssize_t count)
 static PyMethodDef functions[] = {
     {"read_file", (PyCFunction)(void (*)(void))cached_read_file, METH_FASTCALL,
      "read_file(path, limit) -> all of a file of up to limit bytes that is in memory, or None"},
+    {"look", (PyCFunction)(void (*)(void))cached_look, METH_FASTCALL,
+     "look(path, follow) -> a descriptor that only looks at what is there (O_PATH), or None"},
+    {"open_file", (PyCFunction)(void (*)(void))cached_open_file, METH_FASTCALL,
+     "open_file(path, flags) -> a descriptor of a regular file for reading, or None"},
     {"read", (PyCFunction)(void (*)(void))cached_read, METH_FASTCALL,
      "read(fd, size, position or None) -> up to size bytes, fewer only at the end, or None where they are not in memory"},
     {NULL, NULL, 0, NULL},
@@ -253,7 +324,7 @@ static PyModuleDef_Slot slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "_cached",
-    .m_doc = "Reads of files that the kernel promises not to wait for.",
+    .m_doc = "Looking at files, and reading them, where the kernel promises not to wait.",
     .m_size = 0,
     .m_methods = functions,
     .m_slots = slots,

@@ -25,7 +25,7 @@ from ..loop import AnyOperation, ErrorFirst, Operation, call, call_always, hub
 from ..stream import LineSplitter
 from ._calls import NotNow, as_views, read_into, read_once, read_to_end, write_all
 from ._paths import Data, Path, as_data, name, nul_in, parse_flags, text_of
-from ._ready import part
+from ._ready import opened, part
 from ._stats import Stats
 from ._times import Time, times_ns
 from ._wait import NoReader, Pending, abandon
@@ -64,7 +64,17 @@ def open(  # noqa: A001 - Node's name
     Raises FileNotFoundError, PermissionError, IsADirectoryError, FileExistsError, ... with `filename`. A FIFO opened
     for writing waits, without a thread, until it has a reader.
     """
-    return call(callback, _open, (path, parse_flags(flags), mode), FileHandle._close_now)  # type: ignore[no-any-return]
+    args = (path, parse_flags(flags), mode)
+    return call(callback, _open, args, FileHandle._close_now, _open_at_once)  # type: ignore[no-any-return]
+
+
+def _open_at_once(path: Path, flags: int, _: int) -> FileHandle | None:
+    fd = None if opened is None else opened(path, flags)
+    if fd is None:
+        return None
+    handle = FileHandle(fd, text_of(path))
+    handle._closes_at_once = True
+    return handle
 
 
 def _open(path: Path, flags: int, mode: int) -> FileHandle:
@@ -79,7 +89,17 @@ class FileHandle:
     time without a `position` share the file's own and may change places: await one before the next.
     """
 
-    __slots__ = ("__weakref__", "_closing", "_condition", "_fd", "_latest", "_owned", "_users", "path")
+    __slots__ = (
+        "__weakref__",
+        "_closes_at_once",
+        "_closing",
+        "_condition",
+        "_fd",
+        "_latest",
+        "_owned",
+        "_users",
+        "path",
+    )
 
     def __init__(self, fd: int, path: str, *, owned: bool = True) -> None:
         self._fd = fd
@@ -87,6 +107,7 @@ class FileHandle:
         self.path = path
         """What it was opened as."""
         self._closing = False
+        self._closes_at_once = False  # only read from, on a local disk
         self._users = 0
         self._latest: weakref.ref[AnyOperation[Any]] | None = None  # weak: a result is the caller's alone
         self._condition = threading.Condition(threading.Lock())
@@ -147,8 +168,7 @@ class FileHandle:
 
     def _use_at_once(self, _: Callable[..., Any], size: int, position: int | None = None) -> bytes | None:
         # On the loop: only when no call before this one is in flight, or it would overtake that.
-        latest = None if self._latest is None else self._latest()
-        if latest is not None and not latest.done():
+        if self._is_in_use():
             return None
         with self._condition:
             return None if self._closing or self._users or part is None else part(self._fd, size, position)
@@ -288,7 +308,22 @@ class FileHandle:
         """
         if not self._closing:
             abandon(hub().loop, self._fd, self._closed_error())
-        return call_always(callback, self._close_now)  # type: ignore[no-any-return]
+        attempt = self._close_at_once if self._closes_at_once else None
+        return call_always(callback, self._close_now, (), attempt)  # type: ignore[no-any-return]
+
+    def _close_at_once(self) -> bool | None:
+        # Nothing is left to be written, and no call is in flight. Closing a file without a name may free it: that waits.
+        try:
+            if self._is_in_use() or (not self._closing and not os.fstat(self._fd).st_nlink):
+                return None
+        except OSError:  # somebody closed the descriptor itself: the thread tells
+            return None
+        self._close_now()
+        return True
+
+    def _is_in_use(self) -> bool:
+        latest = None if self._latest is None else self._latest()
+        return self._users > 0 or (latest is not None and not latest.done())
 
     async def __aenter__(self) -> FileHandle:
         return self

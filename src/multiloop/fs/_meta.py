@@ -12,6 +12,7 @@ from typing import Any
 
 from ..loop import ErrorFirst, Operation, call
 from ._paths import Path, named
+from ._ready import status
 from ._stats import StatFs, Stats
 from ._times import Time, times_ns
 
@@ -21,12 +22,25 @@ F_OK, R_OK, W_OK, X_OK = os.F_OK, os.R_OK, os.W_OK, os.X_OK
 # --- looking ----------------------------------------------------------------------------------------------------------
 def stat(path: Path, *, callback: ErrorFirst | None = None) -> Operation[Stats]:
     """What the system knows of a file; links are followed."""
-    return call(callback, stat_blocking, (path, True))  # type: ignore[no-any-return]
+    return call(callback, stat_blocking, (path, True), None, _stat_at_once)  # type: ignore[no-any-return]
 
 
 def lstat(path: Path, *, callback: ErrorFirst | None = None) -> Operation[Stats]:
     """The same of a link itself."""
-    return call(callback, stat_blocking, (path, False))  # type: ignore[no-any-return]
+    return call(callback, stat_blocking, (path, False), None, _stat_at_once)  # type: ignore[no-any-return]
+
+
+def _look(path: Path, follow: bool) -> Stats | None:
+    result = None if status is None else status(path, follow)
+    return None if result is None else Stats(result)
+
+
+def _find(path: Path) -> bool | None:
+    return None if status is None or status(path) is None else True
+
+
+_stat_at_once = None if status is None else _look
+_exists_at_once = None if status is None else _find
 
 
 @named
@@ -37,7 +51,7 @@ def stat_blocking(path: Path, follow: bool) -> Stats:
 
 def exists(path: Path, *, callback: ErrorFirst | None = None) -> Operation[bool]:
     """Whether there is such a file, links followed. Only for messages: by the time you act it may have changed."""
-    return call(callback, os.path.exists, (path,))  # type: ignore[no-any-return]
+    return call(callback, os.path.exists, (path,), None, _exists_at_once)  # type: ignore[no-any-return]
 
 
 def access(path: Path, mode: int = F_OK, *, callback: ErrorFirst | None = None) -> Operation[None]:

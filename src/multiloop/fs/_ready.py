@@ -1,4 +1,4 @@
-"""What can be read without waiting, because the kernel has it in memory: then no thread is needed.
+"""What can be looked at, opened and read without waiting, because the kernel has it in memory: then no thread is needed.
 
 What lives here: the attempts that `loop.call` makes first, and the one place that knows whether this system can promise
 it (`_cached.c` says what the promise is made of). What must not: anything that may wait.
@@ -33,14 +33,39 @@ _cached = _extension()
 
 
 def _whole(path: Path) -> bytes | None:
-    """All of a small file."""
     return _cached.read_file(path, FILE_CACHED_READ_BYTES)  # type: ignore[no-any-return]
 
 
 def _part(fd: int, size: int, position: int | None) -> bytes | None:
-    """Up to `size` bytes of an open file, fewer only at its end."""
     return _cached.read(fd, size, position) if size <= FILE_CACHED_READ_BYTES else None
 
 
-whole: Callable[[Path], bytes | None] | None = None if _cached is None else _whole
-part: Callable[[int, int, int | None], bytes | None] | None = None if _cached is None else _part
+def _status(path: Path, follow: bool = True) -> os.stat_result | None:
+    fd = _cached.look(path, follow)
+    if fd is None:
+        return None
+    try:
+        return os.fstat(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _opened(path: Path, flags: int) -> int | None:
+    return _cached.open_file(path, flags)  # type: ignore[no-any-return]
+
+
+Whole = Callable[[Path], bytes | None]
+Part = Callable[[int, int, int | None], bytes | None]
+Status = Callable[..., os.stat_result | None]
+Opened = Callable[[Path, int], int | None]
+
+whole: Whole | None = None if _cached is None else _whole
+"""All of a small file."""
+part: Part | None = None if _cached is None else _part
+"""Up to `size` bytes of an open file at a position, or at its own; fewer only at its end."""
+status: Status | None = None if _cached is None else _status
+"""What the system knows of a file that is there."""
+opened: Opened | None = None if _cached is None else _opened
+"""A descriptor of a regular file, for reading."""

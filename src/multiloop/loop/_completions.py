@@ -138,10 +138,10 @@ class Completions:
         self._ticked_s, self._ticked_cpu_s = time.monotonic(), time.thread_time()
         self._loop.call_later(OFFLOAD_STALL_S, self._tick, context=self._context)
 
-    def arrive(self, op: Settled, value: Any) -> None:
+    def arrive(self, op: Settled, value: Any, discard: Discard | None = None) -> None:
         """Settle an operation in the loop's next turn: its call was made on the loop and did not have to wait."""
         self.calls_left -= 1
-        self.done.append((op, value, None, None))
+        self.done.append((op, value, None, discard))
         if not self._settles_soon:
             self._settles_soon = True
             self._loop.call_soon(self._settle_arrived, context=self._context)

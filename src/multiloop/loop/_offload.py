@@ -102,7 +102,7 @@ def call(
         free = discard
         op = begin(None, of, discard=lambda value: call_always(None, free, (value,)))
     if attempt is not None and completions.calls_left > 0 and (value := attempt(*args)) is not None:
-        completions.arrive(op, value)
+        completions.arrive(op, value, discard)
         return op
     try:
         completions.threads.submit((completions, op, function, args, None, discard))
@@ -125,11 +125,22 @@ class _Always:
         return False
 
 
-def call_always(callback: ErrorFirst | None, function: Callable[..., Any], args: tuple[Any, ...] = ()) -> Any:
-    """The same for a function that frees something (closes a file): cancelling only stops waiting for it."""
+def call_always(
+    callback: ErrorFirst | None,
+    function: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    attempt: Callable[..., Any] | None = None,
+) -> Any:
+    """The same for a function that frees something (closes a file): cancelling only stops waiting for it.
+
+    The attempt has freed it where it gives anything else than None; the result is None all the same.
+    """
     of = hub()
     completions = of.completions or completions_of(of)
     op = begin(callback, of)
+    if attempt is not None and completions.calls_left > 0 and attempt(*args) is not None:
+        completions.arrive(op, None)
+        return op
     try:
         completions.threads.submit((completions, _Always(op), function, args, None, None))
     except RuntimeError as error:
