@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from multiloop import http
+from multiloop.fs import _ready
+from multiloop.http._static_open import open_at_once
 from multiloop.http._static_rules import choose, content_type
 from tests.support import open_descriptors
 
@@ -378,3 +380,21 @@ def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None
             assert {reply.body for reply in replies} == {b"hello"}
 
     run(main)
+
+
+def test_what_is_in_memory_is_opened_without_a_thread_and_never_through_a_link(root: Path) -> None:
+    if _ready.below is None or open_at_once(str(root), [b"a.txt"], None) is None:
+        pytest.skip("the pure form, or a file system without the promise: a thread opens every file")
+    before = open_descriptors()
+    for names in ([b"a.txt"], [b"sub", b""], [b".env"]):
+        file = open_at_once(str(root), names, "index.html")
+        assert file is not None
+        file.close()
+    links = (
+        b"link-in link-dir/index.html link-absolute link-out link-passwd link-dir-out/x link-up/secret.txt link-loop"
+    )
+    others = b"link-zero fifo socket sub missing a.txt/ sub/../../secret.txt /etc/passwd"
+    for path in (links + b" " + others).split():
+        assert open_at_once(str(root), path.split(b"/"), None) is None, path
+        assert open_at_once(str(root), [path], None) is None, path
+    assert open_descriptors() == before

@@ -8,6 +8,7 @@
  *   - openat2 with RESOLVE_CACHED resolves a path only from the kernel's own memory, else says EAGAIN (openat2(2));
  *   - first with O_PATH, which opens nothing: a FIFO, a device or a file of a remote or a user's file system is only
  *     looked at, so its open, which may wait or do something, is left to the thread;
+ *   - with RESOLVE_BENEATH and RESOLVE_NO_SYMLINKS a path cannot leave the directory that it begins in;
  *   - preadv2 with RWF_NOWAIT gives only what the page cache has (preadv2(2)).
  * Elsewhere, and under a filter that forbids openat2, every call gives None. No state: loads in any interpreter.
  */
@@ -48,12 +49,22 @@ struct how {
     uint64_t resolve;
 };
 #define ONLY_CACHED 0x20
+#define NO_LINKS 0x04 /* nor those of /proc */
+#define BENEATH 0x08
+
+/* Where a path begins: a directory, and what else of openat2's rules holds for it. */
+typedef struct {
+    int directory;
+    int rules;
+} Start;
+
+static const Start anywhere = {AT_FDCWD, 0};
 
 static int
-open_cached(const char *path, int flags)
+open_cached(Start start, const char *path, int flags)
 {
-    struct how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .mode = 0, .resolve = ONLY_CACHED};
-    return (int)syscall(CALL_OPENAT2, AT_FDCWD, path, &how, sizeof how);
+    struct how how = {.flags = (uint64_t)(flags | O_CLOEXEC), .mode = 0, .resolve = (uint64_t)(ONLY_CACHED | start.rules)};
+    return (int)syscall(CALL_OPENAT2, start.directory, path, &how, sizeof how);
 }
 
 /* File systems on a local disk whose open does not ask anybody and whose reads know RWF_NOWAIT (statfs(2)'s numbers). */
@@ -106,16 +117,16 @@ take(int fd, Py_ssize_t size, off_t position, int *past)
 
 /* A descriptor for reading a regular file of up to `limit` bytes, and its size; -1 for everything else. */
 static int
-open_regular(const char *path, int flags, off_t limit, off_t *size)
+open_regular(Start start, const char *path, int flags, off_t limit, off_t *size)
 {
-    int looked_at = open_cached(path, ONLY_LOOKED_AT | (flags & O_NOFOLLOW));
+    int looked_at = open_cached(start, path, ONLY_LOOKED_AT | (flags & O_NOFOLLOW));
     if (looked_at < 0) {
         return -1;
     }
     int fd = -1;
     off_t first = size_if_regular(looked_at);
     if (first >= 0 && first <= limit && is_local(looked_at)) {
-        fd = open_cached(path, flags);
+        fd = open_cached(start, path, flags);
         /* Asked again: between the two the name may have come to mean another file. */
         if (fd >= 0 && ((*size = size_if_regular(fd)) < 0 || *size > limit || !is_local(fd))) {
             close(fd);
@@ -130,7 +141,7 @@ static PyObject *
 read_whole(const char *path, Py_ssize_t limit)
 {
     off_t size;
-    int fd = open_regular(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit, &size);
+    int fd = open_regular(anywhere, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit, &size);
     if (fd < 0) {
         return NULL;
     }
@@ -234,7 +245,7 @@ cached_look(PyObject *module, PyObject *const *args, Py_ssize_t count)
     PyObject *holder;
     const char *path = path_of(args[0], &holder);
     if (path != NULL) {
-        fd = open_cached(path, ONLY_LOOKED_AT | (args[1] == Py_False ? O_NOFOLLOW : 0));
+        fd = open_cached(anywhere, path, ONLY_LOOKED_AT | (args[1] == Py_False ? O_NOFOLLOW : 0));
         if (fd >= 0 && !is_local(fd)) {
             close(fd);
             fd = -1;
@@ -263,9 +274,35 @@ cached_open_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
     /* Reading only, and none of the flags that make or empty a file, or that the kernel has to think about. */
     if (path != NULL && (flags & ~(long)(O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW)) == O_RDONLY) {
         off_t size;
-        fd = open_regular(path, (int)flags, INT64_MAX, &size);
+        fd = open_regular(anywhere, path, (int)flags, INT64_MAX, &size);
     }
     Py_XDECREF(holder);
+#endif
+    return or_none(fd < 0 ? NULL : PyLong_FromLong(fd));
+}
+
+static PyObject *
+cached_open_below(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "open_below() takes 2 arguments, not %zd", count);
+        return NULL;
+    }
+    int fd = -1;
+#if HAVE_NOWAIT
+    PyObject *root_holder, *holder = NULL;
+    const char *root = path_of(args[0], &root_holder);
+    const char *path = root == NULL ? NULL : path_of(args[1], &holder);
+    if (path != NULL) {
+        int directory = open_cached(anywhere, root, ONLY_LOOKED_AT | O_DIRECTORY);
+        if (directory >= 0) {
+            off_t size;
+            fd = open_regular((Start){directory, BENEATH | NO_LINKS}, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, INT64_MAX, &size);
+            close(directory);
+        }
+    }
+    Py_XDECREF(holder);
+    Py_XDECREF(root_holder);
 #endif
     return or_none(fd < 0 ? NULL : PyLong_FromLong(fd));
 }
@@ -299,6 +336,8 @@ static PyMethodDef functions[] = {
      "look(path, follow) -> a descriptor that only looks at what is there (O_PATH), or None"},
     {"open_file", (PyCFunction)(void (*)(void))cached_open_file, METH_FASTCALL,
      "open_file(path, flags) -> a descriptor of a regular file for reading, or None"},
+    {"open_below", (PyCFunction)(void (*)(void))cached_open_below, METH_FASTCALL,
+     "open_below(directory, path) -> the same of a file that is reached from there without a link and without `..`, or None"},
     {"read", (PyCFunction)(void (*)(void))cached_read, METH_FASTCALL,
      "read(fd, size, position or None) -> up to size bytes, fewer only at the end, or None where they are not in memory"},
     {NULL, NULL, 0, NULL},

@@ -56,10 +56,15 @@ def _opened(path: Path, flags: int) -> int | None:
     return _cached.open_file(path, flags)  # type: ignore[no-any-return]
 
 
+def _below(root: Path, path: bytes) -> int | None:
+    return _cached.open_below(root, path)  # type: ignore[no-any-return]
+
+
 Whole = Callable[[Path], bytes | None]
 Part = Callable[[int, int, int | None], bytes | None]
 Status = Callable[..., os.stat_result | None]
 Opened = Callable[[Path, int], int | None]
+Below = Callable[[Path, bytes], int | None]
 
 whole: Whole | None = None if _cached is None else _whole
 """All of a small file."""
@@ -69,3 +74,5 @@ status: Status | None = None if _cached is None else _status
 """What the system knows of a file that is there."""
 opened: Opened | None = None if _cached is None else _opened
 """A descriptor of a regular file, for reading."""
+below: Below | None = None if _cached is None else _below
+"""The same of a file below a directory, reached without a link."""

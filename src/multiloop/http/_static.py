@@ -3,10 +3,12 @@
 What lives here: `StaticFiles`. What must not: which files may be opened (`_static_open`), which bytes are sent
 (`_static_rules`).
 
-    request → split_path → a thread: open_below (and read, when small) → choose → send_descriptor, or one piece
+    request → split_path → open_at_once, read: what the kernel has in memory ─────────────┐
+                         → a thread: open_below (and read, when small) → choose ──────────┴→ send_descriptor, or one piece
 
 Guarantees: nothing outside the root is ever sent, whatever path or link leads there; no directory is listed; files are
-opened and read off the loop; large ones go out through the kernel, except under TLS.
+opened and read off the loop, but for what the kernel gives without waiting; large ones go out through the kernel, except
+under TLS.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from ..errors import UsageError
+from ..fs._ready import part
 from ..loop import offload
 from ._messages import Response
-from ._static_open import SUPPORTED, IsDirectory, OpenFile, open_below, split_path
+from ._static_open import SUPPORTED, IsDirectory, OpenFile, open_at_once, open_below, split_path
 from ._static_rules import Choice, choose
 
 if TYPE_CHECKING:
@@ -123,7 +126,22 @@ class StaticFiles:
         names = split_path(path, hidden=self._hidden)
         if names is None:
             return None
-        return await offload(self._look, names, headers, head)
+        found = self._look_at_once(names, headers, head)
+        return await offload(self._look, names, headers, head) if found is None else found
+
+    def _look_at_once(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Any:
+        """The same as `_look` for what needs no wait; None for all else."""
+        file = open_at_once(self._root, names, self._index)
+        if file is None:
+            return None
+        choice = choose(headers, file.name, file.size_bytes, file.modified_ns, self._cache_control)
+        body: bytes | None = b""
+        if not head and choice.length:
+            if choice.length > _SMALL_BYTES:
+                return choice, file
+            body = None if part is None else part(file.descriptor, choice.length, choice.offset)
+        file.close()
+        return None if body is None or (body and len(body) != choice.length) else (choice, body)
 
     def _look(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Any:
         try:

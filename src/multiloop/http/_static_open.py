@@ -1,6 +1,6 @@
-"""Opening a file below a root, and none that is not. Runs on a thread.
+"""Opening a file below a root, and none that is not. Runs on a thread, but for `open_at_once`.
 
-What lives here: `split_path` (pure) and `open_below`. What must not: HTTP.
+What lives here: `split_path` (pure), `open_below`, and `open_at_once` for what cannot wait. What must not: HTTP.
 
 How the root is never left: a path is cut into names first, and nothing that is not a plain name survives that. The names
 are then opened one inside the other by descriptor without following links, so that nothing can be exchanged between a
@@ -14,6 +14,8 @@ import errno
 import os
 import stat
 from typing import Final
+
+from ..fs._ready import below
 
 _DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -71,6 +73,21 @@ def split_path(path: bytes, *, hidden: bool) -> list[bytes] | None:
         if name[:1] == b"." and not hidden and name != b".well-known":
             return None
     return names
+
+
+def open_at_once(root: str, names: list[bytes], index: str | None) -> OpenFile | None:
+    """Open the file here and now, where nothing can wait and no link is on the way; None where a thread has to look.
+
+    The kernel itself keeps the path below the root, and takes it from what it has in memory (`fs/_ready.py`).
+    """
+    if below is None:
+        return None
+    if not names[-1]:
+        if index is None:
+            return None
+        names = [*names[:-1], os.fsencode(index)]
+    descriptor = below(root, b"/".join(names))
+    return None if descriptor is None else OpenFile(descriptor, os.fsdecode(names[-1]), os.fstat(descriptor))
 
 
 def open_below(root: str, names: list[bytes], index: str | None) -> OpenFile | None:

@@ -8,6 +8,7 @@ the file's size.
 
 from __future__ import annotations
 
+import functools
 import mimetypes
 import re
 from collections.abc import Mapping
@@ -50,6 +51,10 @@ class Choice(NamedTuple):
     length: int = 0
 
 
+_date: Final = functools.lru_cache(256)(functools.partial(formatdate, usegmt=True))
+
+
+@functools.lru_cache(1024)
 def content_type(name: str) -> str:
     """Return the type of a file by its name; text is said to be UTF-8."""
     kind, packed = _types.guess_type(name)
@@ -66,7 +71,7 @@ def choose(
     """Choose the reply to a GET or HEAD with these header fields (names in lower case)."""
     etag = f'"{modified_ns:x}-{size_bytes:x}"'
     modified_s = modified_ns // 1_000_000_000
-    fields = [("etag", etag), ("last-modified", formatdate(modified_s, usegmt=True)), ("accept-ranges", "bytes")]
+    fields = [("etag", etag), ("last-modified", _date(modified_s)), ("accept-ranges", "bytes")]
     if cache_control is not None:
         fields.append(("cache-control", cache_control))
     if not _preconditions_hold(headers, etag, modified_s):
