@@ -6,7 +6,6 @@ import asyncio
 import os
 import stat
 import threading
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -296,10 +295,8 @@ def test_a_fifo_nobody_writes_to_holds_up_no_other_file(tmp_path: Path, loop: An
     async def main() -> None:
         paths = [tmp_path / str(number) for number in range(200)]
         await asyncio.gather(*map(fs.read_file, paths))
-        began = time.monotonic()
         stuck = fs.read_file(tmp_path / "fifo")
-        await asyncio.gather(*map(fs.read_file, paths))
-        assert time.monotonic() - began < 1
+        await asyncio.wait_for(asyncio.gather(*map(fs.read_file, paths)), 15)
         assert not stuck.done()
         stuck.cancel()
 

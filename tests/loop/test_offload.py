@@ -231,7 +231,7 @@ def test_slow_calls_get_half_of_the_threads_and_delay_no_others() -> None:
             ops.append(op)
         started = time.monotonic()
         await asyncio.gather(*(offload(int) for _ in range(100)))
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5  # of the 10 that the slow ones take
         await until(lambda: len(running) == 2)
         ops[-1].cancel()  # one that waits
         ops[-2].cancel()
