@@ -6,6 +6,10 @@ What must not: a socket, a clock, the application. Import it late: it loads the 
 What the library leaves open is done here: messages put together with a cap on the number of fragments (the size is
 capped by the library, also while inflating), text decoded piece by piece so that a bad byte is found in its own frame.
 
+Most frames are whole, short and neither fragments nor compressed. Those are read and written here, in a few steps; each
+other frame goes to the library, which is never given a part of one that was read here, so both always agree on where
+a frame begins.
+
 permessage-deflate is agreed on without context takeover in both directions: a session that is quiet holds no window and
 no dictionary (64 KB and more otherwise), and messages that gain nothing from it are sent as they are.
 """
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import struct
 from typing import TYPE_CHECKING, Final
 
 from websockets.datastructures import Headers
@@ -28,6 +33,11 @@ from websockets.server import ServerProtocol
 from .._limits import WS_DEFLATE_MAX_BYTES, WS_DEFLATE_MIN_BYTES
 from .http1 import BadRequest, Fields, header_line
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # the library was installed without its compiled part
+    from websockets.utils import apply_mask
+
 if TYPE_CHECKING:
     from websockets.extensions import Extension
 
@@ -39,6 +49,14 @@ _DATA: Final = (Opcode.TEXT, Opcode.BINARY)
 # fields of the 101 reply that an application cannot set
 _OURS: Final = {b"connection", b"upgrade", b"content-length", b"transfer-encoding", b"sec-websocket-accept"}
 _OURS.update((b"sec-websocket-extensions", b"sec-websocket-protocol", b"sec-websocket-key", b"sec-websocket-version"))
+
+_TEXT, _BINARY = 0x81, 0x82  # first byte of an unfragmented, uncompressed frame (RFC 6455 5.2)
+_MASKED = 0x80
+_SIZE_IN_2, _SIZE_IN_8 = 126, 127  # the size follows, in so many bytes
+_PLAIN_MAX_BYTES = 0xFFFF
+_TEXT_HEADS = [bytes((_TEXT, size)) for size in range(_SIZE_IN_2)]
+_BINARY_HEADS = [bytes((_BINARY, size)) for size in range(_SIZE_IN_2)]
+_HEAD_WITH_2 = struct.Struct(">BBH").pack
 
 _quiet = logging.getLogger("multiloop.http.frames")  # the library says "connection closed" on the info level
 _quiet.setLevel(logging.ERROR)
@@ -139,7 +157,10 @@ class MessageStream:
     __slots__ = (
         "_decoder",
         "_fragments",
+        "_head",
         "_max_fragments",
+        "_max_size",
+        "_owed",
         "_parts",
         "_protocol",
         "code",
@@ -152,6 +173,9 @@ class MessageStream:
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_size or None, logger=_quiet)
         self._protocol.extensions = extensions
         self._max_fragments = max_fragments
+        self._max_size = min(max_size or _PLAIN_MAX_BYTES, _PLAIN_MAX_BYTES)
+        self._head = b""  # the beginning of a frame whose size is not known yet
+        self._owed = 0  # bytes still to come of a frame that the library has begun to read
         self._parts: list[bytes | str] | None = None  # of the message being put together
         self._fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None  # of a text in fragments
@@ -162,9 +186,46 @@ class MessageStream:
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """Take bytes of the peer; return the messages that are complete."""
+        messages: list[str | bytes] = []
+        if self._head:
+            data, self._head = self._head + data, b""
+        at, size = 0, len(data)
+        if self._owed:
+            at = min(self._owed, size)
+            self._owed -= at
+            self._give_library(data if at == size else data[:at], messages)
+        while at < size and not self.over:
+            found = _span(data, at, size)
+            if found is None:
+                self._head = data[at:]
+                break
+            start, end = found
+            if end <= size and self._is_plain(data[at], data[at + 1], end - start):
+                self.frames_seen += 1
+                payload = apply_mask(data[start:end], data[start - 4 : start])
+                try:
+                    messages.append(payload.decode() if data[at] == _TEXT else payload)
+                except UnicodeDecodeError:
+                    self.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
+            else:
+                self._owed = max(0, end - size)
+                self._give_library(data[at:end], messages)
+            at = min(end, size)
+        return messages
+
+    def _is_plain(self, first: int, second: int, payload_bytes: int) -> bool:
+        return (
+            (first == _TEXT or first == _BINARY)
+            and second >= _MASKED
+            and payload_bytes <= self._max_size
+            and self._parts is None
+            and self._protocol.state is State.OPEN
+        )
+
+    def _give_library(self, data: bytes, messages: list[str | bytes]) -> None:
+        """Let the library read one frame, or a part of it."""
         protocol = self._protocol
         protocol.receive_data(data)
-        messages: list[str | bytes] = []
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self.frames_seen += 1
@@ -177,12 +238,11 @@ class MessageStream:
                     if self.over:
                         break
         if self.over:
-            return messages
+            return
         if protocol.close_rcvd is not None:
             self.code, self.reason = int(protocol.close_rcvd.code), protocol.close_rcvd.reason
         elif protocol.parser_exc is not None and protocol.close_sent is not None:
             self.code, self.reason = int(protocol.close_sent.code), protocol.close_sent.reason
-        return messages
 
     def _add(self, frame: Frame, messages: list[str | bytes]) -> None:
         data = bytes(frame.data)
@@ -220,10 +280,17 @@ class MessageStream:
 
     def send(self, message: str | bytes) -> None:
         """Send a message in one frame. Raises UnicodeEncodeError for text that UTF-8 cannot tell."""
-        if isinstance(message, str):
-            self._protocol.send_text(message.encode())
+        protocol = self._protocol
+        is_text = isinstance(message, str)
+        data: bytes = message.encode() if is_text else message  # type: ignore[union-attr, assignment]
+        size = len(data)
+        compressible = bool(protocol.extensions) and size >= WS_DEFLATE_MIN_BYTES
+        if size > _PLAIN_MAX_BYTES or compressible or protocol.state is not State.OPEN:
+            (protocol.send_text if is_text else protocol.send_binary)(data)
+        elif size < _SIZE_IN_2:
+            protocol.writes.append((_TEXT_HEADS if is_text else _BINARY_HEADS)[size] + data)
         else:
-            self._protocol.send_binary(message)
+            protocol.writes.append(_HEAD_WITH_2(_TEXT if is_text else _BINARY, _SIZE_IN_2, size) + data)
 
     def ping(self) -> None:
         """Ask the peer for a sign of life."""
@@ -248,3 +315,21 @@ class MessageStream:
 def _short(reason: str) -> str:
     data = reason.encode("utf-8", "replace")
     return reason if len(data) <= _MAX_REASON_BYTES else data[:_MAX_REASON_BYTES].decode("utf-8", "ignore")
+
+
+def _span(data: bytes, at: int, size: int) -> tuple[int, int] | None:
+    """Where the payload of the frame at `at` begins and ends; None: that takes more bytes."""
+    start = at + 2
+    if start > size:
+        return None
+    second = data[at + 1]
+    length = second & ~_MASKED
+    if length == _SIZE_IN_2:
+        start += 2
+        length = int.from_bytes(data[at + 2 : start], "big")
+    elif length == _SIZE_IN_8:
+        start += 8
+        length = int.from_bytes(data[at + 2 : start], "big")
+    if second & _MASKED:
+        start += 4
+    return None if start > size else (start, start + length)

@@ -153,7 +153,9 @@ class AsgiWebSocket(Session):
         kind = message["type"]
         state = self.state
         if state == OPEN and kind == "websocket.send":
-            await self.send_message(_content(message))
+            room = self.post_message(_content(message))
+            if room is not None:
+                await self.sent(room)
         elif state >= CLOSING:
             if kind != "websocket.close":
                 raise ClientLeft("the WebSocket is closed")

@@ -89,10 +89,12 @@ class WebSocket:
             raise WebSocketClosed(session.code, session.reason)
         if not isinstance(message, str):
             message = bytes(message)
-        try:
-            await session.send_message(message)
-        except ClientLeft:
-            raise WebSocketClosed(session.code, session.reason) from None
+        room = session.post_message(message)
+        if room is not None:
+            try:
+                await session.sent(room)
+            except ClientLeft:
+                raise WebSocketClosed(session.code, session.reason) from None
 
     async def receive(self) -> Message:
         """Return the next message. Raises WebSocketClosed when the session has ended and none is left."""
@@ -105,13 +107,8 @@ class WebSocket:
                 raise WebSocketClosed(session.code, session.reason)
             await session.changed()
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
-        while True:
-            try:
-                message = await self.receive()
-            except WebSocketClosed:
-                return
-            yield message
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return _Messages(self)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the session (before it was accepted: refuse it); closing twice is fine. Raises ValueError for the code."""
@@ -142,6 +139,25 @@ class WebSocket:
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.request.path} {'closed' if self.closed else 'open'}>"
+
+
+class _Messages(AsyncIterator[Message]):
+    """`async for message in socket`: an object, because a generator costs a good part of a small message."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def __anext__(self) -> Message:
+        session = self._socket._open()
+        while True:
+            message = session.next_message()
+            if message is not None:
+                return message
+            if session.state >= CLOSING:
+                raise StopAsyncIteration
+            await session.changed()
 
 
 class NativeSession(Session):

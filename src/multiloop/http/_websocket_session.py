@@ -238,7 +238,7 @@ class Session:
         messages = self._messages
         if not messages:
             return None
-        was_full = self._is_full()
+        was_full = self._backlog is not None and self._is_full()  # with no backlog nothing has to go on
         message = messages.pop(0)
         self._queued_bytes -= len(message)
         if not messages:
@@ -267,17 +267,20 @@ class Session:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def send_message(self, message: str | bytes) -> None:
-        """Send a message and wait while the client takes nothing. Raises OSError when the session has ended."""
+    def post_message(self, message: str | bytes) -> asyncio.Future[None] | None:
+        """Send a message; returns what to wait for (`sent`) while the client takes nothing. Raises OSError after the end."""
         if self.state != OPEN:
             raise ClientLeft("the WebSocket is closed")
-        self._stream().send(message)
-        self._flush()
-        room = self.connection.write_room()
-        if room is not None:
-            await room
-            if self.state != OPEN:
-                raise ClientLeft("the WebSocket is closed")
+        stream = self.stream
+        stream.send(message)  # type: ignore[union-attr]
+        self.connection.transport.write(stream.output())  # type: ignore[union-attr]
+        return self.connection.write_room()
+
+    async def sent(self, room: asyncio.Future[None]) -> None:
+        """Wait until the client takes more. Raises OSError when the session has ended meanwhile."""
+        await room
+        if self.state != OPEN:
+            raise ClientLeft("the WebSocket is closed")
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Begin to close an open session; the peer has a few seconds to answer. Raises ValueError for a wrong code."""
