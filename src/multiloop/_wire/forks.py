@@ -3,8 +3,10 @@
 What lives here: the kinds of frames, and the messages of the control frames (named tuples, told apart by their type).
 What must not: sockets, and what is done with a message. Connections travel in the records of `messages`.
 
-    worker → primary   Online  Attached  Ask  Join  Leave  Leaving  LockAsk  CounterAsk  (Report  Relay  Want of `messages`)
-    primary → worker   Welcome  Listening  Drain  Peers  Congested  LockTold  CounterTold  (Listen  Relay of `messages`)
+    worker → primary   Online  Attached  Ask  Join  Leave  Leaving  LockAsk  CounterAsk
+                       (of `messages`: Report  Relay  Want  LogLines)
+    primary → worker   Welcome  Listening  Drain  Peers  Congested  LockTold  CounterTold
+                       (of `messages`: Listen  Relay  FollowLogs  ReopenLogs)
     both               REQUEST  REPLY  FAILURE  RELAY (any of the others, from worker to worker)
 
 The user's own messages are the frames 0 and 1 of a child's channel. So nothing that a user sends can be mistaken for

@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from .._limits import GRACE_S
-from ..logs import FORMATS, LEVELS
-from ._help import ServeCommand, arguments, parameters
+from ._help import ServeCommand, arguments, parameter, parameters
+from ._options import OPTIONS, RUN_FOR_ALL, RUN_WITH_WORKERS
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -48,6 +47,13 @@ multiloop.add_command(
 )
 
 
+def _of_the_table(command: Any) -> Any:
+    """Add the options that `run` has in common with `serve`."""
+    command.params += [parameter(OPTIONS[name], shown=True) for name in (*RUN_WITH_WORKERS, *RUN_FOR_ALL)]
+    return command
+
+
+@_of_the_table
 @multiloop.command(
     "run", context_settings={**_CONTEXT, "ignore_unknown_options": True, "allow_interspersed_args": False}
 )
@@ -65,23 +71,18 @@ multiloop.add_command(
     show_default=True,
     help="When a worker is ready: it listens, or its loop runs.",
 )
-@click.option("--grace", type=click.FloatRange(0), default=GRACE_S, show_default=True, help="Seconds to leave in.")
-@click.option("--name", default="", metavar="NAME", help="For process titles.  [the script]")
-@click.option("--pid-file", metavar="PATH", help="Holds its number while it lives.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
-@click.option("--log-format", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--log-file", metavar="FILE")
-@click.option("--log-config", metavar="FILE")
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_(**params: Any) -> int:
     """Run SCRIPT with its ARGUMENTS: a program that forks itself, or one that is made a cluster of (--workers).
 
-    With --workers: TERM and INT end it gracefully, HUP reloads, TTIN and TTOU add and remove a worker.
+    With --workers: TERM and INT end it gracefully, HUP reloads, TTIN and TTOU add and remove a worker. USR1 reopens log
+    files. status, logs and stop find it, and with --workers reload, restart and scale, too.
     """
-    from ._run import run, settings_from
+    from ._run import run
+    from ._run_options import settings_from
 
-    return run(settings_from(params))
+    return run(settings_from(arguments(params)))
 
 
 _control = click.option(

@@ -38,6 +38,15 @@ def parameters() -> list[click.Parameter]:
     return found
 
 
+def parameter(option: Option, *, shown: bool = False) -> click.Option:
+    """Return click's parameter for one option; with `shown` as its own help shows it."""
+    if shown:
+        found = _parameter(option)
+        found.help, found.metavar = _right(option), option.kind.metavar
+        return found
+    return _parameter(option)
+
+
 def _parameter(option: Option) -> click.Option:
     name = option.name.replace("-", "_")
     if option.name in ("check", "dev"):

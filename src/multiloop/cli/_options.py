@@ -352,3 +352,13 @@ GROUPS = (
     _CONFIGURATION,
 )
 OPTIONS: dict[str, Option] = {option.name: option for group in GROUPS for option in group.options}
+
+# Those of `multiloop run`. The first are of the supervisor: a script that forks itself decides these things itself.
+RUN_WITH_WORKERS = (
+    *("grace", "startup-timeout", "hang-timeout", "restart-max", "restart-window"),
+    *("max-requests", "max-rss", "max-lifetime", "recycle-jitter"),
+)
+RUN_FOR_ALL = (
+    *("policy", "env", "name", "control", "pid-file", "user", "group", "umask"),
+    *("log-level", "log-format", "log-file", "log-config"),
+)

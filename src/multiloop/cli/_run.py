@@ -13,79 +13,28 @@ import importlib.util
 import logging
 import os
 import runpy
+import signal
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._limits import MAX_WORKERS
+from .. import logs
 from ..cluster._exit_codes import ExitCode
-from ..cluster._host import prepared, set_umask
-from ..cluster._settings import ProcessSettings
+from ..cluster._host import find_identity, prepared, set_umask
+from ..cluster._policy import make_policy
 from ..cluster._title import set_title
 from ..errors import ConfigError, NeverReady
-from ..logs import LogSettings
-from ..pool._machine import usable_cores
+from ._run_options import RunSettings
 
+if TYPE_CHECKING:
+    from ..cluster._forks._steward import Steward
 
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What `multiloop run` was told."""
-
-    target: str  # the path of a script, or a module's name
-    is_module: bool
-    arguments: tuple[str, ...]
-    workers: int | None  # None: the script forks itself, or nobody
-    ready: str
-    grace: float
-    name: str  # "": the target
-    logs: LogSettings
-    process: ProcessSettings
-
-    @property
-    def called(self) -> str:
-        """What people call it."""
-        return self.name or (self.target if self.is_module else os.path.basename(self.target))
-
-    def launcher(self) -> tuple[str, ...]:
-        """Return what stands in front of the script in a worker's command line."""
-        words = ["-m", "multiloop", "run", "--name", self.called]
-        words += ["--log-level", self.logs.level, "--log-format", self.logs.format]
-        if self.logs.file is not None:
-            words += ["--log-file", self.logs.file]
-        if self.logs.config is not None:
-            words += ["--log-config", self.logs.config]
-        return tuple(words)
-
-
-def settings_from(params: Mapping[str, Any]) -> RunSettings:
-    """Return what click's parameters say. Raises ConfigError."""
-    return RunSettings(
-        target=params["script"],
-        is_module=params["module"],
-        arguments=tuple(params["arguments"]),
-        workers=_count(params["workers"]),
-        ready=params["ready"],
-        grace=params["grace"],
-        name=params["name"],
-        logs=LogSettings(params["log_level"], params["log_format"], params["log_file"], params["log_config"]),
-        process=ProcessSettings(pid_file=params["pid_file"]),
-    )
-
-
-def _count(text: str | None) -> int | None:
-    if text is None or text == "auto":
-        return None if text is None else usable_cores()
-    if text.isdecimal() and 1 <= int(text) <= MAX_WORKERS:
-        return int(text)
-    raise ConfigError(f"--workers {text!r}: a number from 1 to {MAX_WORKERS}, or auto; without it the script runs once")
+_SERVICE_MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 def run(settings: RunSettings) -> int:
     """Run the script; return the exit code. Raises ConfigError for every mistake, SystemExit as the script does."""
-    from .. import logs
     from ..cluster._forks import _command, _role
 
     _check(settings)
@@ -97,12 +46,37 @@ def run(settings: RunSettings) -> int:
     if role is not None:
         logs.configure(settings.logs, worker=role.id)
         set_title(f"multiloop: worker {role.id} ({settings.called})")
-        return _run_script(settings)
+        for name in _SERVICE_MANAGER:  # the primary alone speaks to it
+            os.environ.pop(name, None)
+        os.environ["MULTILOOP_WORKER"] = str(role.id)
+        if hasattr(signal, "SIGUSR1"):  # it hits the whole group at times
+            signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
+        return _run_script(settings, None)
+    find_identity(settings.process.user, settings.process.group)  # raises
     set_umask(settings.process)
     logs.configure(settings.logs, worker="primary")
     set_title(f"multiloop: primary ({settings.called})")
-    with prepared(settings.process):
-        return _run_script(settings) if settings.workers is None else _keep_workers(settings, settings.workers)
+    with prepared(settings.process, () if settings.logs.file is None else (settings.logs.file,)):
+        steward = _steward(settings)
+        if settings.workers is None:
+            return _run_script(settings, steward)
+        return _keep_workers(settings, settings.workers)
+
+
+def _steward(settings: RunSettings) -> Steward:
+    """Have the primary looked after, from when its loop runs."""
+    from ..cluster._forks import _api
+    from ..cluster._forks._steward import Steward, Stewardship
+
+    primary = _api.here()
+    told = Stewardship(settings.called, settings.target, settings.process.control, settings.ready, settings.env)
+    primary.steward = steward = Steward(primary, told)
+    if settings.policy is not None:
+        make_policy(settings.policy)
+        primary.change_policy(settings.policy)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, steward.signalled)
+    return steward
 
 
 def _check(settings: RunSettings) -> None:
@@ -123,7 +97,7 @@ def _check(settings: RunSettings) -> None:
         raise ConfigError(f"run -m {settings.target}: there is no such module", exit_code=ExitCode.NO_TARGET)
 
 
-def _run_script(settings: RunSettings) -> int:
+def _run_script(settings: RunSettings, steward: Steward | None) -> int:
     """Run it as the interpreter does: it is `__main__`, and its folder comes first on the path."""
     sys.argv[:] = [settings.target, *settings.arguments]
     try:
@@ -134,7 +108,10 @@ def _run_script(settings: RunSettings) -> int:
             runpy.run_path(settings.target, run_name="__main__")
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # whatever it is: no mistake of the command line's
+    except Exception as error:
+        if steward is not None and error is steward.failure:
+            raise
+        # Whatever it is: no mistake of the command line's
         traceback.print_exception(type(error), error, _its_own(error.__traceback__))
         return ExitCode.INTERNAL
     return ExitCode.OK
@@ -153,7 +130,7 @@ def _keep_workers(settings: RunSettings, workers: int) -> int:
     import multiloop
     from multiloop import cluster
 
-    supervision = cluster.supervise(workers, ready=settings.ready, grace=settings.grace)  # type: ignore[arg-type]
+    supervision = cluster.supervise(workers, ready=settings.ready, **settings.supervise)
     cluster.on("listening", _Announcer())
     try:
         multiloop.run(supervision.wait)

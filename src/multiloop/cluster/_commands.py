@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
 from ._app import App
-from ._control import CommandFailed, Stream
+from ._control import CommandFailed
 
 if TYPE_CHECKING:
     from ._primary import Primary
-
-_MAX_LAST_LINES = 10_000
 
 
 class Commands:
@@ -106,27 +104,8 @@ class Commands:
         return {"pid": os.getpid()}
 
     async def _logs(self, arguments: Mapping[str, Any]) -> Any:
-        count, app, worker = arguments.get("last", 0), self._app(arguments), arguments.get("worker")
-        if type(count) is not int or not 0 <= count <= _MAX_LAST_LINES:
-            raise CommandFailed(f"logs: a number of lines from 0 to {_MAX_LAST_LINES} is needed")
-
-        def is_wanted(line: Mapping[str, Any]) -> bool:
-            if "dropped" in line:
-                return True
-            return (app is None or line["app"] == app.settings.called) and (worker is None or line["worker"] == worker)
-
-        desk = self._primary.log_desk
-        if not arguments.get("follow"):
-            return {"lines": [line for line in await desk.last(count) if is_wanted(line)]}
-        following = desk.follow()  # from now on, so that no line falls between the two
-        lines = [line for line in await desk.last(count) if is_wanted(line)]
-
-        async def items() -> AsyncIterator[Any]:
-            async for line in following:
-                if is_wanted(line):
-                    yield line
-
-        return Stream({"lines": lines}, items(), following)
+        app = self._app(arguments)
+        return await self._primary.log_desk.answer(arguments, lambda name: app is None or name == app.settings.called)
 
 
 def _summary(app: App) -> str:

@@ -226,7 +226,9 @@ class ControlServer:
         try:
             (self._listener,) = open_listeners([ListenAddress(path=self._path, path_mode=0o600)])
         except ConfigError as error:
-            raise ConfigError(str(error).replace("--uds", "--control"), exit_code=error.exit_code) from None
+            said = str(error).replace("--uds", "--control")
+            said = said if "--control" in said else f"--control: {said}"
+            raise ConfigError(said, exit_code=error.exit_code) from None
         self._spare.keep()
         self._resume()
 

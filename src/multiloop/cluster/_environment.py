@@ -1,6 +1,7 @@
 """The environment that a worker's process starts with. Pure.
 
-What lives here: `worker_environment`. What must not: the file of `--env-file`, which the worker reads itself (`_env_file`).
+What lives here: `worker_environment`, and `filled_in`, its part that is the worker's own. What must not: the file of
+`--env-file`, which the worker reads itself (`_env_file`).
 
 Every worker finds who it is in MULTILOOP_WORKER (its number, never used twice), MULTILOOP_SLOT (its place, 0 to N-1,
 which its replacement gets, too) and MULTILOOP_APP. `--env NAME=VALUE` adds variables; `{slot}` and `{worker}` in a value
@@ -10,7 +11,7 @@ are filled in, so that each worker can have a device, a port or a folder of its 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ._settings import ServeSettings
 
@@ -23,11 +24,15 @@ def worker_environment(
 ) -> dict[str, str]:
     """Return the environment for one worker. A standby has no slot yet: MULTILOOP_SLOT is set when it gets one."""
     environment = dict(base)
-    environment["MULTILOOP_APP"] = settings.called
-    environment["MULTILOOP_WORKER"] = str(number)
     environment.pop("MULTILOOP_SLOT", None)
+    return environment | filled_in(settings.called, settings.env, number, slot)
+
+
+def filled_in(called: str, env: Iterable[tuple[str, str]], number: int, slot: int | None) -> dict[str, str]:
+    """Return the variables that are a worker's own: who it is, and those of `--env`."""
+    own = {"MULTILOOP_APP": called, "MULTILOOP_WORKER": str(number)}
     if slot is not None:
-        environment["MULTILOOP_SLOT"] = str(slot)
-    for name, value in settings.env:
-        environment[name] = value.replace(WORKER, str(number)).replace(SLOT, "" if slot is None else str(slot))
-    return environment
+        own["MULTILOOP_SLOT"] = str(slot)
+    for name, value in env:
+        own[name] = value.replace(WORKER, str(number)).replace(SLOT, "" if slot is None else str(slot))
+    return own

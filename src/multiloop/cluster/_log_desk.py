@@ -1,6 +1,7 @@
 """Where the log lines of a whole cluster come together while somebody reads them (`multiloop logs`).
 
-What lives here: `LogDesk`, in the primary. What must not: writing logs (`logs`), a worker's side (`_log_sender`), who asks.
+What lives here: `LogDesk`, in the primary, and what `logs` answers. What must not: writing logs (`logs`), a worker's side
+(`_log_sender`), who asks.
 
 Every process writes its own log and keeps its last lines. While somebody follows, each worker also sends its lines to the
 primary; while nobody does, that costs nothing. What cannot be taken fast enough is dropped and counted: reading a log
@@ -12,15 +13,36 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
 
 from .. import _limits as limits
 from .. import logs
 from .._wire import messages as wire
-from ._process import Process
+from ._control import CommandFailed, Stream
 
 Line = dict[str, Any]  # app, worker (0: the primary), pid, text
+
+_MAX_LAST_LINES = 10_000
+
+
+class LogEnd(Protocol):
+    """A worker, as the desk talks to it."""
+
+    @property
+    def number(self) -> int:
+        """Its number."""
+
+    @property
+    def app(self) -> str:
+        """The name of its application."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    def send(self, message: Any, /) -> object:
+        """Send a message; one to a dead worker is dropped."""
 
 
 class LogDesk:
@@ -28,23 +50,23 @@ class LogDesk:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._processes: dict[int, Process] = {}
+        self._processes: dict[int, LogEnd] = {}
         self._readers: set[_Reader] = set()
         self._last: dict[int, asyncio.Future[tuple[str, ...]]] = {}
 
     # -- processes come and go -----------------------------------------------------------------------------------------
-    def joined(self, process: Process) -> None:
+    def joined(self, process: LogEnd) -> None:
         """A worker was started."""
         self._processes[process.number] = process
         if self._readers:
             process.send(wire.FollowLogs(0, True))
 
-    def left(self, process: Process) -> None:
+    def left(self, process: LogEnd) -> None:
         """A worker is gone."""
         self._processes.pop(process.number, None)
         self._answer(process.number, ())
 
-    def heard(self, process: Process, message: wire.LogLines) -> None:
+    def heard(self, process: LogEnd, message: wire.LogLines) -> None:
         """A worker sent lines."""
         if message.is_last:
             self._answer(process.number, message.lines)
@@ -112,6 +134,28 @@ class LogDesk:
         """Gather no more."""
         logs.follow(None)
 
+    # -- what is asked -------------------------------------------------------------------------------------------------
+    async def answer(self, arguments: Mapping[str, Any], is_app: Callable[[str], bool]) -> Any:
+        """Answer the command `logs`; `is_app` says whose lines are wanted. Raises CommandFailed."""
+        count, worker = arguments.get("last", 0), arguments.get("worker")
+        if type(count) is not int or not 0 <= count <= _MAX_LAST_LINES:
+            raise CommandFailed(f"logs: a number of lines from 0 to {_MAX_LAST_LINES} is needed")
+
+        def is_wanted(line: Mapping[str, Any]) -> bool:
+            return "dropped" in line or (is_app(line["app"]) and (worker is None or line["worker"] == worker))
+
+        if not arguments.get("follow"):
+            return {"lines": [line for line in await self.last(count) if is_wanted(line)]}
+        following = self.follow()  # from now on, so that no line falls between the two
+        lines = [line for line in await self.last(count) if is_wanted(line)]
+
+        async def items() -> AsyncIterator[Any]:
+            async for line in following:
+                if is_wanted(line):
+                    yield line
+
+        return Stream({"lines": lines}, items(), following)
+
 
 class _Reader:
     """One who follows: a bounded queue."""
@@ -142,7 +186,7 @@ class _Reader:
             self._desk.forget(self)
 
 
-def _line(process: Process | None, text: str) -> Line:
+def _line(process: LogEnd | None, text: str) -> Line:
     if process is None:
         return {"app": "", "worker": 0, "pid": os.getpid(), "text": text}
     return {"app": process.app, "worker": process.number, "pid": process.pid, "text": text}

@@ -11,21 +11,31 @@ from collections.abc import Callable
 from .. import _limits as limits
 from .. import logs
 from .._wire import messages as wire
-from ..ipc import Channel
 
 
 class LogSender:
-    """A worker's side: sends its log's lines to the primary while that follows."""
+    """A worker's side: sends its log's lines to the primary while that follows.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel) -> None:
+    Args:
+        say: sends a message to the primary.
+        buffered_bytes: how much of what was sent waits in this process.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        say: Callable[[wire.LogLines], object],
+        buffered_bytes: Callable[[], int],
+    ) -> None:
         self._loop = loop
-        self._channel = channel
+        self._say = say
+        self._buffered_bytes = buffered_bytes
         self._dropped = 0
 
     def asked(self, message: wire.FollowLogs) -> None:
         """The primary wants lines, or no more."""
         if message.last:
-            self._channel.send(wire.LogLines(tuple(logs.last(message.last)), 0, True))
+            self._say(wire.LogLines(tuple(logs.last(message.last)), 0, True))
         follow: Callable[[list[str]], None] | None = self._written if message.follow else None
         logs.follow(follow)
 
@@ -37,8 +47,8 @@ class LogSender:
             pass
 
     def _send(self, lines: list[str]) -> None:
-        if self._channel.buffered_bytes > limits.LOG_FOLLOW_BYTES:
+        if self._buffered_bytes() > limits.LOG_FOLLOW_BYTES:
             self._dropped += len(lines)
             return
         dropped, self._dropped = self._dropped, 0
-        self._channel.send(wire.LogLines(tuple(lines), dropped, False))
+        self._say(wire.LogLines(tuple(lines), dropped, False))

@@ -40,6 +40,11 @@ class Notifier:
         if interval.isdecimal() and int(interval) > 0 and pid in ("", str(os.getpid())):
             self.watchdog_s = int(interval) / 1e6
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether there is a service manager."""
+        return self._socket is not None
+
     def say(self, *lines: str) -> None:
         """Send these lines in one message. A manager that is gone, or takes nothing, changes nothing here."""
         if self._socket is None:

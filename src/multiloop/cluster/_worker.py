@@ -126,7 +126,7 @@ class Worker:
         }
         ends = ChannelEnds.from_fds(arguments.stream, arguments.descriptors)
         self._channel = Channel(ends, self._on_message, self._on_close, name="primary")
-        self._log_sender = LogSender(self._loop, self._channel)
+        self._log_sender = LogSender(self._loop, self._channel.send, lambda: self._channel.buffered_bytes)
         channel = self._channel
         _relay.set_uplink(WorkerUplink(self._loop, channel.send, lambda: channel.buffered_bytes))
         self._handoff = HandoffSocket.from_fd(arguments.handoff)

@@ -50,6 +50,11 @@ def _find_here() -> Any:
 _here: Any = _find_here() if is_worker else _make_primary()
 
 
+def here() -> Any:
+    """Return the primary, or the worker, that this process is."""
+    return _here
+
+
 def _primary(what: str) -> Primary:
     if is_worker:
         raise UsageError(f"cluster.{what} is the primary's, and this is a worker: ask `cluster.is_primary` first")

@@ -25,7 +25,7 @@ from ..._wire import forks as wire
 from ...errors import UsageError
 from ...loop import Operation, begin, offload_to
 from ...net import _unix
-from ...net._address import Address, from_kernel
+from ...net._address import Address, from_kernel, readable
 from ...net._listen import adopt_fd, bind_tcp
 from ...net._provider import ListenOptions
 from ...net._udp_options import open_udp
@@ -283,6 +283,11 @@ class Board:
         for entry in list(self._by_index.values()):
             if not entry.members:
                 self._close(entry)
+
+    def addresses(self) -> list[str]:
+        """Return where is listened, for people."""
+        found = [entry.bound for entry in self._by_index.values() if entry.bound is not None]
+        return [("udp " if bound.wanted.kind == "udp" else "") + readable(bound.address) for bound in found]
 
     def close(self) -> None:
         """Close everything."""

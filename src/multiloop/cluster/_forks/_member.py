@@ -23,7 +23,7 @@ import time
 from typing import Any
 
 from ... import _limits as limits
-from ... import child_process, health
+from ... import child_process, health, logs
 from ..._wire import forks as wire
 from ..._wire import messages
 from ..._wire.frames import MESSAGE, Frame, dumps, encode, snapshot
@@ -37,6 +37,7 @@ from ...net._provider import ListenOptions, ServerSide, set_provider
 from ...net._udp_options import DatagramOptions
 from .._intake import Intake
 from .._lifeline import Lifeline
+from .._log_sender import LogSender
 from .._page import Page
 from .._relay import WorkerUplink
 from .._vitals import answer_stack_signal, capacity, rss_bytes
@@ -137,6 +138,7 @@ class Member(EventEmitter):
         for kind in (wire.REQUEST, wire.REPLY, wire.FAILURE):
             channel.handlers[kind] = self.worker._talk
         _relay.set_uplink(WorkerUplink(of.loop, self._say, lambda: channel.buffered_bytes))
+        self._log_sender = LogSender(of.loop, self._say, lambda: channel.buffered_bytes)
         self._lifeline.when_cut(of.loop, self._leave_at_once)
         self.reception = Reception(of.loop, self._closed)
         self.reception.intake = Intake(of.loop, self._handoff, self.reception, self.reception.family_of, self._say_load)
@@ -301,6 +303,10 @@ class Member(EventEmitter):
             self.shares.heard(message, descriptors)
         elif isinstance(message, messages.Relay):
             _relay.arrived(message.name, message.data)
+        elif isinstance(message, messages.FollowLogs):
+            self._log_sender.asked(message)
+        elif isinstance(message, messages.ReopenLogs):
+            logs.reopen()
         elif isinstance(message, wire.Welcome):
             self._welcome = message
             if message.asks_for_requests:

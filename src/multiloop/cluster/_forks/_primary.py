@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import _limits as limits
 from ..._wire import forks as wire
@@ -46,6 +46,9 @@ from ._relay import Relay
 from ._supervision import ReadyWhen, Supervision
 from ._worker import Worker
 
+if TYPE_CHECKING:
+    from ._steward import Steward
+
 log = logging.getLogger("multiloop.cluster")
 
 
@@ -64,6 +67,7 @@ class Primary(EventEmitter):
         self._policy: Any = None  # frozen by the first fork or setup_primary
         self.numbers = itertools.count(1)  # of workers
         self.supervision: Supervision | None = None
+        self.steward: Steward | None = None  # of `multiloop run`
         self._lifeline: tuple[int, int] | None = None
         self._early: list[Callable[[], None]] = []  # what waits for a loop
         self._ticking = False
@@ -92,6 +96,8 @@ class Primary(EventEmitter):
         early, self._early = self._early, []
         for function in early:
             of.loop.call_soon(function)
+        if self.steward is not None:
+            self.steward.loop_runs(of)
 
     def _on_loop(self, function: Callable[[], None]) -> None:
         """Do this in the next turn of the loop: of the first one, if none runs yet."""
@@ -164,8 +170,9 @@ class Primary(EventEmitter):
         worker = Worker(self, number, seat)
         stdio = ["pipe" if settings.silent else "inherit"] * 3 if settings.stdio is None else settings.stdio
         entries = [stdio] * 3 if isinstance(stdio, str) else list(stdio)
+        own = self.steward.environment(number, seat) if self.steward is not None else {}
         options = {
-            "env": {**os.environ, **(settings.env or {}), **(env or {})},
+            "env": {**os.environ, **own, **(settings.env or {}), **(env or {})},
             "stdio": entries if "ipc" in entries else [*entries, "ipc"],
             "cwd": settings.cwd,
             "uid": settings.uid,
@@ -195,6 +202,8 @@ class Primary(EventEmitter):
         self.dealer.add(worker.id, worker.handoff, worker.receiving, seat=worker.seat, page=worker.page)
         self.flock.forked(worker.id, worker.seat, time.monotonic())
         worker.attach(self.hub)
+        if self.steward is not None:
+            self.steward.joined(worker)
         worker.send_control(wire.Welcome(asks_for_requests(self._policy), self.flock.wants_reports))
         self._roster_changed(worker)
         worker.tell("fork")
@@ -234,6 +243,8 @@ class Primary(EventEmitter):
             self.uplink.heard(worker.id, message)
         elif isinstance(message, messages.Want):
             self.topics.want(worker.id, message, worker.take_relayed)
+        elif isinstance(message, messages.LogLines) and self.steward is not None:
+            self.steward.logged(worker, message)
 
     @property
     def _hub(self) -> Hub:
@@ -376,6 +387,8 @@ class Primary(EventEmitter):
         self.flock.exited(worker.id, how, time.monotonic())
         if self._shares is not None:
             self._shares.gone(worker.id)
+        if self.steward is not None:
+            self.steward.left(worker)
         self.act()
         self._roster_changed(left=worker)
 
@@ -421,6 +434,8 @@ class Primary(EventEmitter):
         if self.hub is None:
             return
         self.stopping = True
+        if self.steward is not None:
+            self.steward.end()
         self.hub = None
         if self._lifeline is not None:
             for descriptor in self._lifeline:

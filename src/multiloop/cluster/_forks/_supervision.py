@@ -181,6 +181,8 @@ class Supervision:
 
         Raises RestartFailed when it cannot start: the workers from before go on.
         """
+        if self._primary.steward is not None:
+            self._primary.steward.reloading()
         return self._order(self._supervisor.reload, callback)
 
     def restart(self, worker_id: int, *, callback: ErrorFirst | None = None) -> Any:
