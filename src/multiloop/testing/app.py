@@ -31,6 +31,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 LOG_VARIABLE = "MULTILOOP_CHECK_LOG"
 BODY_BYTES = 512
+_PIECE_BYTES = 65536
 
 _leaked: list[bytes] = []
 _count = 0
@@ -91,22 +92,22 @@ async def _http(scope: Message, receive: Receive, send: Send) -> None:
     if path == "/echo":
         body = received
     elif path == "/stream":
-        body = b"x" * int(query)
+        body = b""  # of which there may be as much as anybody likes: it is never all there
     elif path == "/pid":
         body = b"%d" % os.getpid()
     else:
         body = body_for(request_id)
     headers = [
-        (b"content-length", b"%d" % len(body)),
+        (b"content-length", b"%d" % (int(query) if path == "/stream" else len(body))),
         (b"x-request-id", request_id),
         (b"x-pid", b"%d" % os.getpid()),
         (b"x-received", hashlib.sha256(received).hexdigest().encode()),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if path == "/stream":
-        for start in range(0, len(body), 65536):
-            await send({"type": "http.response.body", "body": body[start : start + 65536], "more_body": True})
-        body = b""
+        for left in range(int(query), 0, -_PIECE_BYTES):
+            piece = b"x" * min(_PIECE_BYTES, left)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": body})
     if request_id:
         _note("ended", request_id)
