@@ -82,6 +82,14 @@ def run(
             stdout=log,
             stderr=log,
         )
+    is_over = threading.Event()
+
+    def listen() -> None:
+        while not is_over.wait(0.05):  # the kernel keeps ten messages for one who does not listen
+            manager.heard()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
     try:
         wait_until(lambda: manager.said("READY") or process.poll() is not None, 40)
         assert process.poll() is None, (folder / "log").read_text()
@@ -93,6 +101,8 @@ def run(
             process.wait(40)
         process.kill()
         process.wait()
+        is_over.set()
+        listener.join()
         manager.close()
 
 
