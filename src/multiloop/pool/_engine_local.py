@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _limits as limits
 from ..errors import PoolClosed
+from ..loop import vigil_of
 from ..stats import PoolWorkerStatistics
 from . import _assign as assign
 from . import _protocol as protocol
@@ -52,6 +53,7 @@ class LocalEngine:
         self.driver = driver
         self.loop = driver.loop
         self.hub = driver.hub
+        self.vigil = None if driver.thread is not None else vigil_of(driver.hub)
         self.meter = meter
         self.queue = TaskQueue()
         self.idle: list[Link] = []  # ready and without tasks; the one that was busy last is the last

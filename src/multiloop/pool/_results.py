@@ -58,7 +58,12 @@ class Results:
     def readable(self) -> None:
         """Read once and settle what has come."""
         if self._read():
-            self._engine.has_read(self._link)
+            engine = self._engine
+            engine.has_read(self._link)
+            # A caller that waits for each task asks for the next one at once. With a thread of our own we would keep the
+            # interpreter's lock from the caller; while others work, its result will wake us.
+            if engine.vigil is not None and len(engine.idle) == len(engine.crew.links):
+                engine.vigil.message()
 
     def drain(self) -> None:
         """Read all that a dead worker has left: in the socket, then in its journal."""
