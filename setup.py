@@ -36,7 +36,7 @@ def twins():
     except ImportError:
         return []
     if os.name == "nt":
-        return []  # the binding knows the ways of Unix
+        return []  # one binding knows the ways of Unix
     options = {"extra_compile_args": ["-O2", "-g0", "-Wno-unused-function"], "optional": True}
     directives = {
         "language_level": 3,
@@ -47,8 +47,8 @@ def twins():
     try:
         return cythonize(
             [
-                *(Extension(name, [os.path.relpath(source, ROOT)], **options) for name, source in speed.HOT.items()),
-                Extension(speed.BINDING, [speed.BINDING_SOURCE], libraries=["dl"] if LINUX else [], **options),
+                Extension(name, [os.path.relpath(source, ROOT)], libraries=["dl"] if LINUX else [], **options)
+                for name, source in {**speed.HOT, **speed.BINDINGS}.items()
             ],
             build_dir="build/cython",
             compiler_directives=directives,
@@ -72,7 +72,7 @@ class build_with_twins(build_ext):  # noqa: N801 - setuptools' way to spell comm
         base = os.path.join(ROOT, "src") if self.inplace else self.build_lib
         folder = os.path.join(base, "multiloop", "_compiled")
         suffix = self.get_ext_filename("").rpartition(os.sep)[2]
-        for name in (*speed.HOT, speed.BINDING):
+        for name in (*speed.HOT, *speed.BINDINGS):
             built = os.path.join(base, name.replace(".", os.sep) + suffix)
             if os.path.exists(built):
                 os.makedirs(folder, exist_ok=True)

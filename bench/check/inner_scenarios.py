@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from multiloop.events import EventEmitter
 from multiloop.loop._hub import hub
 from multiloop.loop._offload import completions_of
 from multiloop.loop._operation import Operation
+from multiloop.net import Socket
 from multiloop.pool import _assign, _protocol
 from multiloop.pool._calls import Calls
 from multiloop.pool._context import Carrier
@@ -91,7 +93,7 @@ async def pool_tasks(closing: ExitStack) -> Work:
     of = hub()
     engine = SimpleNamespace(
         loop=of.loop, hub=of, waits=deque(maxlen=64), runs=deque(maxlen=64), has_more_to_release=False,
-        has_read=lambda link: None, release=lambda task: None,
+        has_read=lambda link: None, release=lambda task: None, vigil=None,
     )  # fmt: skip
     link = Link(engine, 0)  # type: ignore[arg-type]
     closing.callback(link.close)
@@ -179,6 +181,69 @@ async def callbacks(closing: ExitStack) -> Work:
     return work
 
 
+class _Wire:
+    """A transport that sends nothing."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.written += 1
+
+    def abort(self) -> None: ...
+
+
+def _listen(socket: Socket) -> None:
+    socket.on("data", socket.write)
+
+
+async def _iterate(socket: Socket) -> None:
+    async for chunk in socket:
+        socket.write(chunk)
+
+
+async def _read_and_drain(socket: Socket) -> None:
+    while chunk := await socket.read():
+        socket.write(chunk)
+        await socket.drain()
+
+
+def echo(serve: Callable[[Socket], Any]) -> Scenario:
+    """Small messages through a socket, from the transport's call to its write, and the reader waits again."""
+
+    async def prepare(closing: ExitStack) -> Work:
+        loop, wire, message = asyncio.get_running_loop(), _Wire(), b"x" * 120
+        socket = Socket()
+        socket._protocol.connection_made(wire)  # type: ignore[arg-type]
+        socket._ended()  # nothing waits for its end
+        serving = serve(socket)
+        if serving is not None:
+            closing.callback(loop.create_task(serving).cancel)
+        await asyncio.sleep(0)
+        receive = socket._protocol.data_received
+
+        async def work(count: int) -> None:
+            before, done = wire.written, loop.create_future()
+
+            def arrive() -> None:  # as the loop calls it: in the middle of no task
+                for _ in range(count):
+                    receive(message)
+                done.set_result(None)
+
+            loop.call_soon(arrive)
+            await done
+            assert wire.written == before + count
+
+        return work
+
+    return prepare
+
+
 ALL: dict[str, tuple[Scenario, int]] = {
     "reply-head": (reply_head, 200),
     "frames-codec": (frames_codec, 60),
@@ -188,4 +253,7 @@ ALL: dict[str, tuple[Scenario, int]] = {
     "decisions": (decisions, 200),
     "emit": (emit, 200),
     "callbacks": (callbacks, 200),
+    "socket-listener": (echo(_listen), 200),
+    "socket-iterate": (echo(_iterate), 200),
+    "socket-read-drain": (echo(_read_and_drain), 200),
 }

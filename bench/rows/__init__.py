@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from ..harness.model import Row
-from . import bodies, connections, database, files, hello, memory, pool, programs, responsive, websockets, workers
+from . import (
+    bodies,
+    connections,
+    database,
+    files,
+    hello,
+    memory,
+    pool,
+    programs,
+    responsive,
+    sockets,
+    websockets,
+    workers,
+)
 
 ROWS: tuple[Row, ...] = (
     *hello.ROWS,
@@ -14,6 +27,7 @@ ROWS: tuple[Row, ...] = (
     *workers.ROWS,
     *responsive.ROWS,
     *bodies.ROWS,
+    *sockets.ROWS,
     *websockets.ROWS,
     *database.ROWS,
     *programs.ROWS,

@@ -43,11 +43,12 @@ HOT = {
 }
 """The hot modules and their sources. setup.py compiles these."""
 
-BINDING = "multiloop.http._llhttp"
-"""The one module without a plain form: the reader that takes its events from llhttp in C. `http._reader` does without it."""
-
-BINDING_SOURCE = os.path.join("src", *BINDING.split(".")) + ".pyx"
-"""Its source, from the root of a checkout."""
+BINDINGS = {
+    f"multiloop.{name}": os.path.join(_ROOT, *name.split(".")) + ".pyx"
+    for name in ("http._llhttp", "net._reading_send")
+}
+"""The modules without a plain form, and their sources: a reader that takes its events from llhttp in C, a slot of a class
+that only C can fill. What imports them does without."""
 
 _fingerprint = ""
 _twins: dict[str, str] | None = None
@@ -56,8 +57,7 @@ _twins: dict[str, str] | None = None
 def source_files() -> list[str]:
     """Everything that the twins are made of: the sources, and the C layouts beside them."""
     layouts = [path[:-3] + ".pxd" for path in HOT.values()]
-    binding = os.path.join(_ROOT, *BINDING.split(".")[1:]) + ".pyx"
-    return [*HOT.values(), *(path for path in (*layouts, binding) if os.path.exists(path))]
+    return [*HOT.values(), *(path for path in (*layouts, *BINDINGS.values()) if os.path.exists(path))]
 
 
 def fingerprint() -> str:
@@ -85,7 +85,7 @@ def find_twin(module: str) -> str | None:
         try:
             found = {
                 name: os.path.join(_ROOT, "_compiled", twin_stem(name) + EXTENSION_SUFFIXES[0])
-                for name in (*HOT, BINDING)
+                for name in (*HOT, *BINDINGS)
             }
         except OSError:  # sources that are not files
             return None
@@ -128,7 +128,7 @@ class _TwinFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in HOT and fullname != BINDING:
+        if fullname not in HOT and fullname not in BINDINGS:
             return None
         twin = find_twin(fullname)
         if twin is None:
@@ -148,4 +148,4 @@ def form() -> str:
     """ "compiled", or "pure Python" and why."""
     if os.environ.get("MULTILOOP_PURE"):
         return "pure Python (MULTILOOP_PURE is set)"
-    return "compiled" if find_twin(BINDING) is not None else "pure Python (not compiled at installation)"
+    return "compiled" if find_twin(next(iter(HOT))) is not None else "pure Python (not compiled at installation)"

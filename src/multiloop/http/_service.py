@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._limits import SWEEP_INTERVAL_S
-from .._speed import BINDING
 from ..loop import offload
 from ..stats import HttpStatistics
 from ._config import HttpConfig, TlsConfig
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 Reader: type[RequestReader] = RequestReader
 with contextlib.suppress(ImportError):  # plain Python runs, or this httptools is not the one that the binding knows
-    Reader = importlib.import_module(BINDING).NativeReader
+    Reader = importlib.import_module("multiloop.http._llhttp").NativeReader
 
 log = logging.getLogger("multiloop.http")
 

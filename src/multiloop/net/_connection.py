@@ -23,6 +23,7 @@ from ..loop import AnyOperation, Handle, Hub
 from ._address import Address, from_kernel, readable
 from ._outgoing import Outgoing
 from ._protocol import Protocol
+from ._settled import settled
 
 _AF_UNIX = getattr(_socket, "AF_UNIX", None)
 
@@ -38,6 +39,7 @@ class Connection(Handle, EventEmitter):
         self._protocol = Protocol(self, of, mark_bytes)
         self._incoming = self._protocol.incoming
         self._outgoing = Outgoing(self, mark_bytes)
+        self._drained = settled(of.loop).operation  # what drain() returns when nobody need wait
         self._transport: asyncio.Transport | None = None
         self._fast: asyncio.Transport | None = None  # the transport while a write needs no second look
         self._choked = False  # more than the mark waits to be sent

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
+from ._settled import settled
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -61,6 +62,8 @@ class Incoming:
         "flowing",
         "has_reader",
         "hub",
+        "loop",
+        "over",
         "reading",
     )
 
@@ -68,6 +71,8 @@ class Incoming:
         self._socket = socket
         self._protocol = protocol
         self.hub = protocol.hub
+        self.loop = protocol.hub.loop
+        self.over = settled(protocol.hub.loop).future  # what a reader's task is woken with
         self._mark_bytes = mark_bytes
         self._chunks: deque[bytes] = deque()
         self._size_bytes = 0
@@ -202,8 +207,10 @@ class Incoming:
         if self._stopped:
             self._go()
 
-    def end_wait(self) -> None:
-        """The reader waits no more: it has been served, or was cancelled."""
+    def end_wait(self, waiter: Waiter) -> None:
+        """This reader waits no more: it has been served, or was cancelled, and then another may wait by now."""
+        if self._waiter is not waiter:
+            return
         self.reading = self._waiter = None
         self._read_all = False
         if self.flowing is False or self._size_bytes >= self._mark_bytes:
@@ -227,6 +234,11 @@ class Incoming:
             self._notice_end()
             return b""
         return None
+
+    def give_back(self, data: bytes) -> None:
+        """Keep what was handed to a reader that did not take it: it is the next again."""
+        self._chunks.appendleft(data)
+        self._size_bytes += len(data)
 
     def _pop(self, size_bytes: int) -> bytes:
         data = self._chunks.popleft()

@@ -2,13 +2,16 @@
 cimport cython
 from multiloop.net._incoming cimport Incoming
 @cython.final
+@cython.freelist(32)
 cdef class Reading:
     cdef Incoming _incoming
     cdef object _resume, _context, _data, _message
-    cdef public object _loop
+    cdef public object _asyncio_future_blocking, _loop
     cdef public long long size_bytes
-    cdef public bint _asyncio_future_blocking
-    cdef bint _cancelled, _iterating
+    cdef bint _cancelled, _iterating, _used, _waiting
+    @cython.locals(incoming=Incoming)
+    cpdef step(self)
+    cpdef close(self)
     cpdef deliver(self, object data)
     cpdef wake(self)
 @cython.final

@@ -7,6 +7,8 @@ accepting them (`_server`), what the transport calls (`_protocol`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import socket as _socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from functools import partial
@@ -24,6 +26,9 @@ from ._reading import CallbackReading, Reading
 
 if TYPE_CHECKING:
     from ._connect import ConnectKeywords
+
+with contextlib.suppress(ImportError):  # plain Python runs
+    importlib.import_module("multiloop.net._reading_send")
 
 
 class Socket(Connection):
@@ -116,11 +121,14 @@ class Socket(Connection):
     def drain(self) -> Operation[None]: ...
     @overload
     def drain(self, *, callback: ErrorFirst) -> CallbackOperation[None]: ...
-    def drain(self, *, callback: ErrorFirst | None = None) -> AnyOperation[None]:
+    def drain(self, callback: ErrorFirst | None = None) -> AnyOperation[None]:
         """Wait until writing may go on: `if not socket.write(data): await socket.drain()`.
 
         Raises what ended the connection (an OSError), or ClosedError when it was closed here.
         """
+        # `callback` is not keyword-only here and in read(): such a call costs Python as much as all that follows.
+        if callback is None and not self._choked and not self.destroyed:
+            return self._drained
         return self._outgoing.drain(callback)
 
     def end(self, data: Data | None = None, callback: ErrorFirst | None = None) -> None:
@@ -148,16 +156,20 @@ class Socket(Connection):
     @overload
     def read(self, size: int = -1, *, callback: ErrorFirst) -> CallbackOperation[bytes]: ...
     def read(
-        self, size: int = -1, *, callback: ErrorFirst | None = None
+        self, size: int = -1, callback: ErrorFirst | None = None
     ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         """Wait for the next chunk, as it came, or at most `size` bytes of it; b"" is the end.
 
         A read that is cancelled loses nothing. Raises what ended the connection (an OSError), or ClosedError when it was
         closed here.
         """
-        if size == 0 or size < -1:
+        if size == -1:
+            size = CHUNK
+        elif size < 1:
             raise UsageError(f"read({size}): a size above 0, or -1 for the next chunk")
-        return self._read(CHUNK if size == -1 else size, callback)
+        if callback is not None:
+            return CallbackReading(self._incoming, size, callback).op
+        return Reading(self._incoming, size, False)
 
     @overload
     def read_all(self) -> Coroutine[Any, Any, bytes]: ...
@@ -165,20 +177,15 @@ class Socket(Connection):
     def read_all(self, *, callback: ErrorFirst) -> CallbackOperation[bytes]: ...
     def read_all(self, *, callback: ErrorFirst | None = None) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         """Wait for everything until the peer's end. All of it is kept in memory: for peers that are trusted to end."""
-        return self._read(EVERYTHING, callback)
-
-    def _read(
-        self, size_bytes: int, callback: ErrorFirst | None
-    ) -> Coroutine[Any, Any, bytes] | CallbackOperation[bytes]:
         if callback is not None:
-            return CallbackReading(self._incoming, size_bytes, callback).op
-        return anext(Reading(self._incoming, size_bytes, False))
+            return CallbackReading(self._incoming, EVERYTHING, callback).op
+        return Reading(self._incoming, EVERYTHING, False)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return Reading(self._incoming, CHUNK, True)
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return anext(Reading(self._incoming, CHUNK, True))
+        return Reading(self._incoming, CHUNK, True)
 
     def pause(self) -> Socket:
         """Stop reading, down to the kernel: no 'data' until `resume()`. Also before the connection stands."""
