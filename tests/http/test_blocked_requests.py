@@ -94,7 +94,10 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def reported(app: Callable[..., Any], interface: str, path: str) -> health.BlockedLoop:
-    """Ask the application for a path while another request waits; return what was reported."""
+    """Ask the application for a path while another request waits; return what was reported.
+
+    Asked again when the report names no request: on a busy machine the loop may be let in before the watchdog has looked.
+    """
     reports: list[health.BlockedLoop] = []
 
     async def main() -> None:
@@ -103,11 +106,14 @@ def reported(app: Callable[..., Any], interface: str, path: str) -> health.Block
             health.watch(THRESHOLD_S)
             health.on_blocked(reports.append)
             await asyncio.sleep(THRESHOLD_S * 2)
-            assert (await client.get(f"{path}?secret=1", method="PUT")).body == b"ok"
-            await until(lambda: reports)
+            for _ in range(5):
+                assert (await client.get(f"{path}?secret=1", method="PUT")).body == b"ok"
+                await until(lambda: reports)
+                if reports[-1].request is not None:
+                    break
 
     run(main)
-    return reports[0]
+    return reports[-1]
 
 
 @pytest.mark.parametrize(
