@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 
 from multiloop import _limits as limits
 from multiloop._wire import messages as wire
+from multiloop.cluster._heads import Patience
 from multiloop.cluster._policy import Sticky
 from tests.cluster.stage import Scene, play
 from tests.support import until
@@ -129,9 +131,7 @@ def test_a_dead_workers_connections_are_dealt_again_with_their_heads() -> None:
     play(scene, policy=by_cookie())
 
 
-def test_silent_clients_are_closed_in_time_and_slow_ones_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "HEADER_TIMEOUT_S", 0.2)
-
+def test_silent_clients_are_closed_in_time_and_slow_ones_handed_on() -> None:
     async def scene(stage: Scene) -> None:
         worker = stage.worker(1)
         silent, slow, gone = stage.connect(3)
@@ -149,7 +149,61 @@ def test_silent_clients_are_closed_in_time_and_slow_ones_handed_on(monkeypatch: 
         assert len(worker.receive_all()) == 1
         assert list(worker.prefixes.values()) == [b"GET / HT"]
 
+    play(scene, policy=by_cookie(), patience=Patience(0.2, 0.2))
+
+
+def test_where_the_deadlines_are_known_a_late_head_is_answered_and_no_worker_bothered() -> None:
+    async def scene(stage: Scene) -> None:
+        worker = stage.worker(1)
+        (slow,) = stage.connect()
+        slow.send(b"GET / HT")
+        slow.setblocking(False)
+        assert (await answer_to(stage, slow)).startswith(b"HTTP/1.1 408 ")
+        assert not stage.dealer.waiting
+        assert not worker.receive_all()
+
+    play(scene, policy=by_cookie(), patience=Patience(10, 0.2, refuses=True))
+
+
+def test_who_arrives_when_nobody_has_served_for_long_is_answered_503_until_somebody_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "NOBODY_READY_S", 0.1)
+
+    async def scene(stage: Scene) -> None:
+        early = stage.connect()[0]
+        early.send(head("0"))
+        for _ in range(5):  # nobody was ever there: a server that starts is worth waiting for
+            stage.dealer.retry()
+            await asyncio.sleep(0.05)
+        assert stage.dealer.accepted == 0
+        worker = stage.worker(1)
+        await received(stage, 1)
+        stage.dealer.close(1)
+        (client,) = stage.connect()
+        client.send(head("1"))
+        client.setblocking(False)
+        assert (await answer_to(stage, client)).startswith(b"HTTP/1.1 503 ")
+        stage.dealer.open(1)
+        (late,) = stage.connect()
+        late.send(head("2"))
+        await received(stage, 1)
+        assert head("2") in worker.prefixes.values()
+
     play(scene, policy=by_cookie())
+
+
+async def answer_to(stage: Scene, client: socket.socket) -> bytes:
+    seen: list[bytes] = []
+
+    def has_answer() -> bool:
+        stage.dealer.retry()
+        with contextlib.suppress(BlockingIOError):
+            seen.append(client.recv(1000))
+        return any(seen)
+
+    await until(has_answer)
+    return b"".join(seen)
 
 
 def test_a_request_that_was_read_is_answered_503_when_nobody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,17 +217,9 @@ def test_a_request_that_was_read_is_answered_503_when_nobody_comes(monkeypatch: 
         client.send(head("1") + b"some body")
         client.setblocking(False)
 
-        def answer() -> bytes:
-            stage.dealer.retry()
-            try:
-                return client.recv(1000)
-            except BlockingIOError:
-                return b""
-
-        seen: list[bytes] = []
-        await until(lambda: seen.append(answer()) or any(seen))
-        assert b"".join(seen).startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 1\r\n" in b"".join(seen)
+        answer = await answer_to(stage, client)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1\r\n" in answer
         assert not stage.dealer.waiting
 
     play(scene, policy=by_cookie())

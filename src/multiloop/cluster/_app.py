@@ -24,6 +24,7 @@ from .._wire import messages as wire
 from . import _actions as act
 from ._dealer import Dealer
 from ._environment import worker_environment
+from ._heads import Patience
 from ._link import Kernel
 from ._listeners import Listener, close_listeners
 from ._log_desk import LogDesk
@@ -133,6 +134,7 @@ class App:
             credit=self.settings.supervisor.credit,
             max_duplicates=max_duplicates,
             kernel=host.kernel,
+            patience=Patience(self.settings.http.first_byte_timeout, self.settings.http.header_timeout, refuses=True),
         )
         self._slots = SlotSockets(self.settings.supervisor.policy, self.listeners, self.dealer)
 

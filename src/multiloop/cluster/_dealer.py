@@ -31,7 +31,7 @@ from ..net._full import CLIENT_GONE, NO_ROOM, FullTable
 from ._answers import Answers
 from ._dealing import Account
 from ._door import Door
-from ._heads import Heads, refuse
+from ._heads import Heads, Patience, refuse
 from ._link import KERNEL, Kernel, Link, Waiting, peer_of
 from ._page import Page
 from ._policy import ConnectionView, Policy
@@ -49,6 +49,7 @@ class Dealer(Answers):
             `door`, `join` and `leave` say who serves which.
         credit: connections that a worker may have been sent and not adopted.
         max_duplicates: connections of which a copy is kept, over all workers.
+        patience: with clients whose head is read here.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Dealer(Answers):
         credit: int = limits.HANDOFF_CREDIT,
         max_duplicates: int = limits.MAX_DUPLICATES,
         kernel: Kernel = KERNEL,
+        patience: Patience | None = None,
     ) -> None:
         super().__init__(loop, kernel)
         self._credit = max(1, min(credit, wire.MAX_ENTRIES))
         self._max_held = max_duplicates
         self._max_undecided = max(8, min(limits.MAX_UNDECIDED, max_duplicates // 2))
         self._common = Door(policy) if policy is not None else None
-        self._heads = Heads(loop, self._head_read, self._head_gone)
+        self._heads = Heads(loop, self._head_read, self._head_gone, patience)
         self._stalled: asyncio.TimerHandle | None = None
         self._next_id = 1
         self._full = FullTable()
@@ -142,7 +144,8 @@ class Dealer(Answers):
 
     def _update_reading(self, door: Door) -> None:
         undecided = door.queued + self._heads.count
-        wanted = bool(door.eligible) and self._stalled is None and undecided < self._max_undecided
+        has_takers = bool(door.eligible) or door.gives_up
+        wanted = has_takers and self._stalled is None and undecided < self._max_undecided
         if wanted != door.reading:
             door.reading = wanted
             for sock, listener in door.sources.values():
@@ -242,27 +245,25 @@ class Dealer(Answers):
         if self._heads.count:
             self._heads.look(now)
         for door in self._doors():
-            if door.pending and door.needs_head:
+            if door.needs_head:
                 self._look_for_somebody(door, now)
         self._deal_pending()
 
     def _look_for_somebody(self, door: Door, now: float) -> None:
-        """Requests that were read cannot go back into the backlog: when nobody comes to take them, say so."""
-        if any(account.has_room for account in door.members):
-            door.nobody_since = None
-        elif door.nobody_since is None:
-            door.nobody_since = now
-        elif now - door.nobody_since >= limits.NOBODY_READY_S:
-            from .._wire.http1 import error_reply
+        """Requests that were read cannot go back into the backlog: when nobody comes to take them, say so.
 
-            reply = error_reply(503, b"", retry_after_s=1)
+        Those that arrive then are read, too, and told the same, until somebody comes.
+        """
+        door.seek(now)
+        if door.gives_up:
             for _ in range(len(door.pending)):
                 waiting = door.pending.popleft()
                 if waiting[3]:
                     self._read_before.pop(waiting[0], None)
-                    refuse(waiting[0], reply)
+                    refuse(waiting[0], 503, retry_after_s=1)
                 else:
                     door.pending.append(waiting)
+            self._update_reading(door)
 
     def shut(self) -> None:
         """Close everything."""
@@ -319,7 +320,7 @@ class Dealer(Answers):
         touched: list[Link] = []
         eligible = door.eligible
         for _ in range(limits.ACCEPT_BATCH):
-            if not eligible or not door.reading:
+            if not (eligible or door.gives_up) or not door.reading:
                 break
             try:
                 descriptor, peer = accept()

@@ -3,9 +3,9 @@
 What lives here: `Heads`. What must not: choosing (`_policy`, `_sticky`), dealing (`_dealer`).
 
 What is read is never lost: it travels to the worker in front of the connection, and is kept for a second dealing. A head
-is complete at its empty line; one that is longer than `MAX_PREFIX_BYTES` is handed on as far as it came, and so is one
-that is not complete in time, for the worker has its own deadlines and answers. A connection that said nothing in time is
-closed, as a worker would.
+is complete at its empty line; one that is longer than `MAX_PREFIX_BYTES` is handed on as far as it came. A connection
+that said nothing in time is closed, and one whose head is not complete in time gets a 408, as of a worker; where the
+workers' deadlines are not known here, they get it as far as it came.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ _DRAIN_BYTES = 64 * 1024
 Done = Callable[[int, int, Any, bytes], None]  # descriptor, listener, peer, what was read
 
 
+class Patience(NamedTuple):
+    """How long a client may take, in seconds."""
+
+    first_byte_s: float = limits.FIRST_BYTE_TIMEOUT_S
+    head_s: float = limits.HEADER_TIMEOUT_S
+    refuses: bool = False  # a head that is late is answered here; else it is a worker's, whose deadline may be later
+
+
 class _Reading(NamedTuple):
     sock: socket.socket
     listener: int
     peer: Any
     head: bytearray
-    deadline: float
+    began: float
 
 
 class Heads:
@@ -41,11 +49,18 @@ class Heads:
         gone: called when one was closed instead.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, done: Done, gone: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        done: Done,
+        gone: Callable[[int], None],
+        patience: Patience | None = None,
+    ) -> None:
         self._loop = loop
         self._done = done
         self._gone = gone
-        self._reading: dict[int, _Reading] = {}  # by descriptor, oldest first
+        self._patience = Patience() if patience is None else patience
+        self._reading: dict[int, _Reading] = {}  # by descriptor
 
     @property
     def count(self) -> int:
@@ -56,8 +71,7 @@ class Heads:
         """Read the head of a connection, which is ours from now on."""
         sock = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
         sock.setblocking(False)
-        deadline = time.monotonic() + limits.HEADER_TIMEOUT_S
-        self._reading[descriptor] = _Reading(sock, listener, peer, bytearray(), deadline)
+        self._reading[descriptor] = _Reading(sock, listener, peer, bytearray(), time.monotonic())
         self._loop.add_reader(descriptor, self._readable, descriptor)
 
     def _readable(self, descriptor: int) -> None:
@@ -92,14 +106,20 @@ class Heads:
         self._gone(reading.listener)
 
     def look(self, now: float) -> None:
-        """Time has passed: hand on or close those that took too long."""
+        """Time has passed: close, answer or hand on those that took too long."""
+        first_byte_s, head_s, refuses = self._patience
         for descriptor, reading in list(self._reading.items()):
-            if reading.deadline > now:
-                break
-            if reading.head:
-                self._hand_on(descriptor)
-            else:
-                self._close(descriptor)
+            took_s = now - reading.began
+            if not reading.head:
+                if took_s >= first_byte_s:
+                    self._close(descriptor)
+            elif took_s >= head_s:
+                if refuses:
+                    self._take(descriptor).sock.detach()
+                    refuse(descriptor, 408)
+                    self._gone(reading.listener)
+                else:
+                    self._hand_on(descriptor)
 
     def hand_on_all(self) -> None:
         """Hand on everything as far as it came, because the sockets are closed."""
@@ -112,8 +132,11 @@ class Heads:
             self._take(descriptor).sock.close()
 
 
-def refuse(descriptor: int, reply: bytes) -> None:
-    """Answer a connection whose request nobody can take, and close it."""
+def refuse(descriptor: int, status: int, *, retry_after_s: int = 0) -> None:
+    """Answer a connection whose request nobody takes, and close it."""
+    from .._wire.http1 import error_reply
+
+    reply = error_reply(status, b"", retry_after_s=retry_after_s)
     sock = socket.socket(fileno=descriptor)
     try:
         sock.setblocking(False)

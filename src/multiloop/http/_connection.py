@@ -89,6 +89,13 @@ class Connection(Carrier):
         self.service.connections.add(self)
         if self.service.draining:
             self.service.idle_while_draining(self)
+        if self._backlog is not None:
+            prefix, self._backlog = self._backlog, None
+            self.data_received(prefix)
+
+    def was_read(self, prefix: bytes) -> None:
+        """Say, before there is a transport, what others have read from it: it comes before everything else."""
+        self._backlog = prefix
 
     def data_received(self, data: bytes) -> None:
         if self._on_first_byte is not None:

@@ -136,10 +136,18 @@ class HttpService(ServiceState):
         if listener.tls_context is not None:
             self._begin(self._adopt_tls(make, sock, listener.tls_context, on_closed))
             return
+        if prefix:
+            bare = make
+
+            def make() -> Any:
+                connection = bare()
+                connection.was_read(prefix)
+                return connection
+
         connecting = self.loop.connect_accepted_socket(make, sock)
         waiter = _first_wait(connecting)
         if waiter is not None:
-            _Connecting(connecting, waiter, prefix)
+            _Connecting(connecting, waiter)
 
     def _begin(self, adopting: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(adopting)
@@ -355,20 +363,17 @@ class HttpService(ServiceState):
 class _Connecting:
     """Drives `connect_accepted_socket` by hand: a task for each connection would double its cost."""
 
-    __slots__ = ("_coroutine", "_prefix")
+    __slots__ = ("_coroutine",)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any], prefix: bytes) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waiter: asyncio.Future[Any]) -> None:
         self._coroutine = coroutine
-        self._prefix = prefix
         waiter.add_done_callback(self._ready)
 
     def _ready(self, waiter: asyncio.Future[Any]) -> None:
         try:
             self._coroutine.send(None)
-        except StopIteration as stop:
-            _, protocol = stop.value
-            if self._prefix:
-                protocol.data_received(self._prefix)
+        except StopIteration:
+            pass
         except OSError as error:
             log.debug("a connection was lost before it was served: %s", error)
 
