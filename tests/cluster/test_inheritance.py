@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
+
+from multiloop.cluster._page import Page
 
 from .harness import serving
 
@@ -20,6 +24,16 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 """
+
+
+def test_the_page_that_is_shared_with_a_worker_is_its_owners_alone() -> None:
+    before = os.umask(0)
+    try:
+        page = Page.create()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.fstat(page.descriptor).st_mode) == 0o600
+    page.close()
 
 
 @pytest.mark.parametrize("policy", ["round_robin", pytest.param("reuse_port", marks=pytest.mark.slow)])

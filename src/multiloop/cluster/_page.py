@@ -67,6 +67,7 @@ class Page:
             descriptor, path = tempfile.mkstemp(prefix="multiloop-page-")
             os.unlink(path)
         try:
+            os.fchmod(descriptor, 0o600)  # the kernel makes it 0777, whatever the umask
             os.ftruncate(descriptor, _SIZE)
             os.lseek(descriptor, _SIZE, os.SEEK_SET)  # both ends share this offset: the stack goes behind the page
             return cls(descriptor)
