@@ -268,7 +268,8 @@ def test_a_policy_that_raises_or_lies_loses_no_connection(
     logging.getLogger("multiloop").propagate = True
     play(scene, policy=Bad())
     assert said in caplog.text
-    assert caplog.text.count("the policy failed") == 1  # a line a second, not one for each connection
+    found = {id(record) for record in caplog.records if "the policy failed" in record.message}
+    assert len(found) == 1  # a line a second, not one for each connection; several handlers may have caught it
 
 
 def test_emptying_the_backlog_takes_everything_in() -> None:
