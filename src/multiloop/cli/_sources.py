@@ -9,7 +9,6 @@ Every mistake is a ConfigError of one line that begins with where it was made: `
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -208,6 +207,8 @@ def _keys(table: Mapping[str, Any], label: str) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("_", "-")
         if name not in known:
+            import difflib  # only for a mistake: every start would wait for it
+
             near = difflib.get_close_matches(name, known, 1)
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{label}: {key!r} is no option{hint}")
