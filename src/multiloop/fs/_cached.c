@@ -22,6 +22,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -67,22 +68,31 @@ open_cached(Start start, const char *path, int flags)
     return (int)syscall(CALL_OPENAT2, start.directory, path, &how, sizeof how);
 }
 
-/* File systems on a local disk whose open does not ask anybody and whose reads know RWF_NOWAIT (statfs(2)'s numbers). */
-static int
-is_local(int fd)
+/* What a file system promises (its numbers are statfs(2)'s). */
+typedef enum {
+    PROMISES_NOTHING,
+    KNOWS_NO_WAIT, /* on a local disk: opening asks nobody, and reading knows RWF_NOWAIT */
+    IS_MEMORY,     /* tmpfs without swap: there is nothing to wait for */
+} Promise;
+
+static Promise
+promise_of(int fd)
 {
     struct statfs info;
+    struct sysinfo machine;
     if (fstatfs(fd, &info) < 0) {
-        return 0;
+        return PROMISES_NOTHING;
     }
     switch ((uint32_t)info.f_type) {
     case 0xEF53:      /* ext2, ext3, ext4 */
     case 0x58465342:  /* xfs */
     case 0x9123683E:  /* btrfs */
     case 0xF2F52010:  /* f2fs */
-        return 1;
+        return KNOWS_NO_WAIT;
+    case 0x01021994:  /* tmpfs */
+        return sysinfo(&machine) == 0 && machine.totalswap == 0 ? IS_MEMORY : PROMISES_NOTHING;
     default:
-        return 0;
+        return PROMISES_NOTHING;
     }
 }
 
@@ -96,7 +106,7 @@ size_if_regular(int fd)
 
 /* `size` bytes at `position`; NULL without an exception where not all of them are in memory. `*past`: one byte after. */
 static PyObject *
-take(int fd, Py_ssize_t size, off_t position, int *past)
+take(int fd, Promise promise, Py_ssize_t size, off_t position, int *past)
 {
     PyObject *data = PyBytes_FromStringAndSize(NULL, size);
     if (data == NULL) {
@@ -104,7 +114,8 @@ take(int fd, Py_ssize_t size, off_t position, int *past)
     }
     char after;
     struct iovec parts[2] = {{PyBytes_AS_STRING(data), (size_t)size}, {&after, 1}};
-    ssize_t got = syscall(CALL_PREADV2, fd, parts, past ? 2 : 1, (long)position, 0L, NO_WAIT);
+    int flags = promise == IS_MEMORY ? 0 : NO_WAIT;
+    ssize_t got = syscall(CALL_PREADV2, fd, parts, past ? 2 : 1, (long)position, 0L, flags);
     if (got < size) {
         Py_DECREF(data);
         return NULL;
@@ -115,43 +126,54 @@ take(int fd, Py_ssize_t size, off_t position, int *past)
     return data;
 }
 
-/* A descriptor for reading a regular file of up to `limit` bytes, and its size; -1 for everything else. */
-static int
-open_regular(Start start, const char *path, int flags, off_t limit, off_t *size)
+typedef struct {
+    int fd;
+    off_t size;
+    Promise promise;
+} Opened;
+
+/* A regular file of up to `limit` bytes, for reading; fd -1 for everything else. */
+static Opened
+open_regular(Start start, const char *path, int flags, off_t limit)
 {
+    Opened opened = {-1, 0, PROMISES_NOTHING};
     int looked_at = open_cached(start, path, ONLY_LOOKED_AT | (flags & O_NOFOLLOW));
     if (looked_at < 0) {
-        return -1;
+        return opened;
     }
-    int fd = -1;
     off_t first = size_if_regular(looked_at);
-    if (first >= 0 && first <= limit && is_local(looked_at)) {
-        fd = open_cached(start, path, flags);
-        /* Asked again: between the two the name may have come to mean another file. */
-        if (fd >= 0 && ((*size = size_if_regular(fd)) < 0 || *size > limit || !is_local(fd))) {
-            close(fd);
-            fd = -1;
+    if (first >= 0 && first <= limit && promise_of(looked_at) != PROMISES_NOTHING) {
+        int fd = open_cached(start, path, flags);
+        if (fd >= 0) {
+            /* Asked again: between the two the name may have come to mean another file. */
+            off_t size = size_if_regular(fd);
+            Promise promise = promise_of(fd);
+            if (size >= 0 && size <= limit && promise != PROMISES_NOTHING) {
+                opened = (Opened){fd, size, promise};
+            }
+            else {
+                close(fd);
+            }
         }
     }
     close(looked_at);
-    return fd;
+    return opened;
 }
 
 static PyObject *
 read_whole(const char *path, Py_ssize_t limit)
 {
-    off_t size;
-    int fd = open_regular(anywhere, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit, &size);
-    if (fd < 0) {
+    Opened file = open_regular(anywhere, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit);
+    if (file.fd < 0) {
         return NULL;
     }
     int has_grown = 0;
     /* One that says it is empty may be one of those that do not know: the thread reads to the end. */
-    PyObject *data = size > 0 ? take(fd, (Py_ssize_t)size, 0, &has_grown) : NULL;
+    PyObject *data = file.size > 0 ? take(file.fd, file.promise, (Py_ssize_t)file.size, 0, &has_grown) : NULL;
     if (data != NULL && has_grown) {
         Py_CLEAR(data);
     }
-    close(fd);
+    close(file.fd);
     return data;
 }
 
@@ -159,7 +181,8 @@ static PyObject *
 read_part(int fd, Py_ssize_t size, off_t position)
 {
     off_t end = size_if_regular(fd);
-    if (end < 0 || !is_local(fd)) {
+    Promise promise = promise_of(fd);
+    if (end < 0 || promise == PROMISES_NOTHING) {
         return NULL;
     }
     int moves = position < 0;
@@ -172,7 +195,7 @@ read_part(int fd, Py_ssize_t size, off_t position)
     if (size > end - position) {
         size = (Py_ssize_t)(end - position);
     }
-    PyObject *data = take(fd, size, position, NULL);
+    PyObject *data = take(fd, promise, size, position, NULL);
     if (data != NULL && moves) {
         lseek(fd, position + size, SEEK_SET);
     }
@@ -246,7 +269,7 @@ cached_look(PyObject *module, PyObject *const *args, Py_ssize_t count)
     const char *path = path_of(args[0], &holder);
     if (path != NULL) {
         fd = open_cached(anywhere, path, ONLY_LOOKED_AT | (args[1] == Py_False ? O_NOFOLLOW : 0));
-        if (fd >= 0 && !is_local(fd)) {
+        if (fd >= 0 && promise_of(fd) == PROMISES_NOTHING) {
             close(fd);
             fd = -1;
         }
@@ -273,8 +296,7 @@ cached_open_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
     const char *path = path_of(args[0], &holder);
     /* Reading only, and none of the flags that make or empty a file, or that the kernel has to think about. */
     if (path != NULL && (flags & ~(long)(O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW)) == O_RDONLY) {
-        off_t size;
-        fd = open_regular(anywhere, path, (int)flags, INT64_MAX, &size);
+        fd = open_regular(anywhere, path, (int)flags, INT64_MAX).fd;
     }
     Py_XDECREF(holder);
 #endif
@@ -296,8 +318,7 @@ cached_open_below(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (path != NULL) {
         int directory = open_cached(anywhere, root, ONLY_LOOKED_AT | O_DIRECTORY);
         if (directory >= 0) {
-            off_t size;
-            fd = open_regular((Start){directory, BENEATH | NO_LINKS}, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, INT64_MAX, &size);
+            fd = open_regular((Start){directory, BENEATH | NO_LINKS}, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, INT64_MAX).fd;
             close(directory);
         }
     }

@@ -5,7 +5,7 @@ it (`_cached.c` says what the promise is made of). What must not: anything that 
 
 Each gives None where it would have to wait, where the file is large, or where something is wrong: a thread makes the
 call then, and finds the error. In the pure form, elsewhere than on Linux 5.12+, and on file systems other than ext4, xfs,
-btrfs and f2fs that is always.
+btrfs, f2fs and tmpfs (without swap) that is always.
 """
 
 from __future__ import annotations
