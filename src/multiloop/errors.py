@@ -53,6 +53,17 @@ class InvalidPath(UsageError, ValueError):
         self.filename = path
 
 
+class InvalidCommand(UsageError, ValueError):
+    """A command whose name, arguments, folder or environment have a NUL in them: no process can be given one.
+
+    `word` is what has it.
+    """
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"a command, its arguments, folder and environment cannot have a NUL in them: {word!r}")
+        self.word = word
+
+
 class UnhandledError(UsageError):
     """'error' was emitted with something that is no exception, and nobody listened: add an 'error' listener.
 

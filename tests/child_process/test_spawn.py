@@ -15,7 +15,7 @@ from tests.support import LOOPS, descriptors_left, environment, open_descriptors
 import multiloop
 from multiloop import child_process, events, stream
 from multiloop.child_process import spawn
-from multiloop.errors import ClosedError, PrematureClose, UsageError
+from multiloop.errors import ClosedError, InvalidCommand, PrematureClose, UsageError
 
 
 def run(main, loop="uvloop"):
@@ -134,6 +134,22 @@ def test_a_file_that_cannot_be_run_and_a_missing_folder_are_errors(tmp_path):
     run(main)
 
 
+def test_a_nul_in_a_command_is_told_with_the_word_that_has_it():
+    async def main():
+        for words, options in (
+            (("a\0b",), {}),
+            (("true", ["x", b"a\0b"]), {}),
+            (("true",), {"cwd": "a\0b"}),
+            (("true",), {"env": {"NAME": "a\0b"}}),
+            (("true",), {"shell": True, "env": {"a\0b": ""}}),
+        ):
+            with pytest.raises(InvalidCommand, match=r"'a\\x00b'") as caught:
+                spawn(*words, **options)
+            assert caught.value.word == "a\0b"
+
+    run(main)
+
+
 def test_an_error_of_starting_that_nobody_hears_is_uncaught():
     async def main():
         spawn("no-such-command")
@@ -155,8 +171,6 @@ def test_what_cannot_be_meant_raises_at_the_call():
         ):
             with pytest.raises(UsageError):
                 spawn(*arguments, **options)
-        with pytest.raises(ValueError, match="null byte"):
-            spawn("true", ["a\0b"])
         with pytest.raises(TypeError):
             spawn("true", colour="red")
 

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, overload
 
 from .._limits import CHILD_KILL_AFTER_S
-from ..errors import UsageError
+from ..errors import InvalidCommand, UsageError
 from ..ipc import ChannelEnds, pair
 from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Handle, Hub, Operation, begin, hub
 from ._messaging import Messaging
@@ -141,6 +141,11 @@ class ChildProcess(Handle, Messaging):
             )
         except KeyError as error:
             raise UsageError(f"uid={options.uid!r}, gid={options.gid!r}: {error.args[0]}") from None
+        except ValueError:  # which does not say what of it is bad
+            for word in map(os.fsdecode, (executable or "", *arguments, options.cwd or "", *env, *env.values())):
+                if "\0" in word:
+                    raise InvalidCommand(word) from None
+            raise
 
     def _started(self, ours: Sequence[int | None], ends: ChannelEnds | None) -> None:
         process, of = self._process, self._hub
