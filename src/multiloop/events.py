@@ -380,13 +380,14 @@ class EventIterator:
                 raise error
             if state.ended:
                 raise StopAsyncIteration
-            if state.waiter is not None:
+            if state.waiter is not None and not state.waiter.cancelled():
                 raise UsageError("events.on(): another task already waits for the next event of this iterator")
-            state.waiter = begin().unref()
+            waiter = state.waiter = begin().unref()
             try:
-                await state.waiter
+                await waiter
             finally:
-                state.waiter = None
+                if state.waiter is waiter:  # else this one was cancelled, and another waits by now
+                    state.waiter = None
         return state.take()
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -145,6 +146,22 @@ def test_errors(tmp_path: Path, loop: Any) -> None:
     multiloop.run(main, loop=loop)
     with pytest.raises(FileNotFoundError):
         multiloop.run(lambda: fs.watch(tmp_path / "nope"), loop=loop)
+
+
+def test_an_error_is_raised_once_and_told_to_all_who_ask_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(FileNotFoundError):
+            async for _ in fs.watch(tmp_path / "nope"):
+                pass
+        gc.collect()  # nothing is left that failed and was not awaited: that would end the program
+        await asyncio.sleep(0)
+        seen: list[Any] = []
+        watcher = fs.watch(tmp_path / "nope").on("error", seen.append)
+        await until(lambda: seen)
+        with pytest.raises(FileNotFoundError):
+            await watcher.ready()
+
+    multiloop.run(main)
 
 
 def test_two_tasks_cannot_iterate_over_one_watcher(tmp_path: Path) -> None:

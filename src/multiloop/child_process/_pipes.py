@@ -238,14 +238,15 @@ class ReadPipe(EventEmitter):
     async def _more(self) -> None:
         if self._flowing:
             raise UsageError("this pipe flows to its 'data' listener: remove that, pause(), then read")
-        if self._wake is not None:
+        if self._wake is not None and not self._wake.cancelled():
             raise UsageError("somebody reads from this pipe already: one reader at a time")
-        self._wake = self._hub.loop.create_future()
+        wake = self._wake = self._hub.loop.create_future()
         self._update()
         try:
-            await self._wake
+            await wake
         finally:
-            self._wake = None
+            if self._wake is wake:  # else this one was cancelled, and another waits by now
+                self._wake = None
             self._update()
 
     def _wake_reader(self) -> None:

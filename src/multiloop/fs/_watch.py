@@ -57,7 +57,8 @@ class Watcher(EventEmitter, Handle):
         self._events_waiting: deque[WatchEvent] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._ready: Operation[Watcher] = begin(None).unref()
-        self._awaited = False  # by somebody to whom errors are raised
+        self._asked = False  # `ready()` was called
+        self._awaited = False  # by somebody to whom errors are raised, that or an iteration
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self.closed = False
@@ -111,8 +112,6 @@ class Watcher(EventEmitter, Handle):
         self._error = error
         if self.listener_count("error") or not self._awaited:
             self._hub.call(self.emit, "error", error)  # without a listener: uncaught
-        if self._awaited and not self._ready.done():
-            self._ready._fail(error)
         self.close()
 
     def _changed(self, changes: list[tuple[int, str]]) -> None:
@@ -134,8 +133,14 @@ class Watcher(EventEmitter, Handle):
 
     def ready(self) -> Operation[Watcher]:
         """Wait until it watches. Raises FileNotFoundError and others that kept it from that."""
-        self._awaited = True
+        self._asked = self._awaited = True
+        if self.closed:
+            self._never_ready()
         return self._ready
+
+    def _never_ready(self) -> None:
+        if self._asked and not self._ready.done():  # what nobody has asked for cannot be missed
+            self._ready._fail(self._error or ClosedError(f"the watcher of {self.path!r} was closed"))
 
     def close(self) -> None:
         """Stop watching. Twice is fine; an iteration ends."""
@@ -143,8 +148,7 @@ class Watcher(EventEmitter, Handle):
             return
         self.closed = True
         self._stop.set()
-        if self._awaited and not self._ready.done():
-            self._ready._fail(ClosedError(f"the watcher of {self.path!r} was closed"))
+        self._never_ready()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._hub.loop.call_soon(self._hub.call, self.emit, "close")
@@ -167,13 +171,14 @@ class Watcher(EventEmitter, Handle):
                 raise self._error
             if self.closed:
                 raise StopAsyncIteration
-            if self._waiter is not None:
+            if self._waiter is not None and not self._waiter.cancelled():
                 raise UsageError("two tasks iterate over one Watcher: make another")
-            self._waiter = self._hub.loop.create_future()
+            waiter = self._waiter = self._hub.loop.create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # else this one was cancelled, and another waits by now
+                    self._waiter = None
         return self._events_waiting.popleft()
 
     async def __aenter__(self) -> Watcher:

@@ -257,13 +257,14 @@ class Datagram(Handle, EventEmitter):
                 raise StopAsyncIteration
             await self._bound()
             self._read_on()
-            if self._waiter is not None:
+            if self._waiter is not None and not self._waiter.cancelled():
                 raise UsageError("another task waits for this socket's next datagram: one reader at a time")
-            self._waiter = self._hub.loop.create_future()
+            waiter = self._waiter = self._hub.loop.create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # else this one was cancelled, and another waits by now
+                    self._waiter = None
         return self._queue.popleft()
 
     # -- options ---------------------------------------------------------------------------------------------------

@@ -199,14 +199,15 @@ class Readable(Operators, Stream):
             if self._ended:
                 self._end()
                 return END
-            if self._arrived is not None:
+            if self._arrived is not None and not self._arrived.cancelled():
                 raise UsageError(f"two tasks read from one {type(self).__name__}: use one, or pipe it twice")
-            self._arrived = self._hub.loop.create_future()
+            arrived = self._arrived = self._hub.loop.create_future()
             self._ask()
             try:
-                await self._arrived
+                await arrived
             finally:
-                self._arrived = None
+                if self._arrived is arrived:  # else this one was cancelled, and another waits by now
+                    self._arrived = None
         chunk = self._take()
         self._ask()
         return chunk
