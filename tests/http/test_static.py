@@ -383,11 +383,12 @@ def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None
 
 
 def test_what_is_in_memory_is_opened_without_a_thread_and_never_through_a_link(root: Path) -> None:
-    if _ready.below is None or open_at_once(str(root), [b"a.txt"], None) is None:
+    if _ready.below is None or not any(open_at_once(str(root), [b"a.txt"], None) for _ in range(1000)):
         pytest.skip("the pure form, or a file system without the promise: a thread opens every file")
     before = open_descriptors()
     for names in ([b"a.txt"], [b"sub", b""], [b".env"]):
-        file = open_at_once(str(root), names, "index.html")
+        # the kernel may say "not now" while names change nearby
+        file = next(filter(None, (open_at_once(str(root), names, "index.html") for _ in range(1000))), None)
         assert file is not None
         file.close()
     links = (
