@@ -17,6 +17,9 @@ def test_the_life_of_a_worker_as_it_is_told(tmp_path: Path) -> None:
     ended = run(
         tmp_path,
         """
+        cluster.scheduling_policy = cluster.SCHED_RR  # in the worker, too, where it changes nothing
+        cluster.max_connections = 100
+
         async def main():
             await net.create_server().listen(0)
 

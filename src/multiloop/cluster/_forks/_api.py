@@ -78,7 +78,12 @@ def find(name: str) -> Any:
 
 
 def change(name: str, value: Any) -> None:
-    """Set one of the attributes that may be set."""
+    """Set one of the attributes that may be set.
+
+    In a worker it is passed over, as in Node: the line that sets it for the primary often stands above the `if`.
+    """
+    if is_worker:
+        return
     primary = _primary(name)
     if name == "max_connections":
         if not isinstance(value, int) or value < 0:
