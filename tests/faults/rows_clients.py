@@ -18,6 +18,7 @@ from tests.support import wait_until
 from .matrix import LONGER, Context, Result, cpu_seconds, row, slowdown
 from .server import Server, ask, is_alive, receive
 
+_SLOW_A_SECOND = 500
 LINGER_NONE = struct.pack("ii", 1, 0)
 
 
@@ -148,7 +149,12 @@ async def _hold_all(address: tuple[str, int], count: int) -> dict[str, list[floa
         "unread": (b"GET /stream?50000000 HTTP/1.1\r\nHost: x\r\n\r\n", b"", -1.0),
     }
     names = [name for name in kinds for _ in range(count)]
-    times = await asyncio.gather(*(_hold(address, *kinds[name]) for name in names))
+
+    async def one(number: int, name: str) -> float:
+        await asyncio.sleep(number / _SLOW_A_SECOND)  # that a thousand come at once is another fault
+        return await _hold(address, *kinds[name])
+
+    times = await asyncio.gather(*(one(number, name) for number, name in enumerate(names)))
     held: dict[str, list[float]] = {}
     for name, time_ in zip(names, times, strict=True):
         held.setdefault(name, []).append(time_)
