@@ -88,13 +88,15 @@ def test_whoever_has_to_share_its_core_sleeps_at_once_for_a_while(monkeypatch: p
 
         assert await talk(cpu=80)
         assert not await talk(cpu=20)
-        clock.passes(40_000)
+        clock.passes(5_000)
         assert not await talk(cpu=80)  # still calm
-        clock.passes(60_000)
+        clock.passes(10_000)
         assert await talk(cpu=80)
         assert not await talk(cpu=20)
-        clock.passes(60_000)
-        assert not await talk(cpu=80)  # calm for longer, the second time
+        clock.passes(12_000)
+        assert not await talk(cpu=20)
+        clock.passes(12_000)
+        assert not await talk(cpu=80)  # calm for longer when it goes on
 
     on_a_clock(body, monkeypatch)
 

@@ -24,7 +24,7 @@ _AWAKE_NS = 100_000  # at most this long after a message
 _SOON_NS = 200_000  # a message that comes sooner after the one before is followed by a vigil
 _LOOK_NS = 1_000_000  # how often it is asked whether others want the core
 _TAKEN = 0.25  # they do, when this part of the time was not ours
-_CALM_NS = 50_000_000  # then it sleeps at once for this time, doubled …
+_CALM_NS = 10_000_000  # then it sleeps at once for this time, doubled …
 _CALM_MOST_NS = 2_000_000_000  # … up to this while it goes on
 
 _now = time.monotonic_ns
@@ -91,7 +91,7 @@ class Vigil:
         disturbed = taken > (now - self._looked) * _TAKEN
         self._looked, self._cpu_at = now, used
         if not disturbed:
-            self._calm = max(_CALM_NS, self._calm - self._calm // 16)
+            self._calm = max(_CALM_NS, self._calm - self._calm // 4)  # a hiccup of the machine is soon forgotten
         return disturbed
 
 
