@@ -444,11 +444,9 @@ class Connection(Carrier):
         """Give the connection to an upgraded session; returns what the client sent behind the head."""
         exchange, self.current = self.current, None
         rest = (exchange.upgrade_rest or b"") if exchange is not None else b""
-        rest += self._backlog or b""
-        self._backlog = None
+        rest, self._backlog = rest + (self._backlog or b""), None
         self.upgraded = session
-        self.phase = SERVING
-        self.deadline_s = NEVER
+        self.phase, self.deadline_s = SERVING, NEVER
         self.resume_reading()
         return rest
 
@@ -464,27 +462,24 @@ class Connection(Carrier):
         if self.phase == CLOSING:
             return
         self.reader = None
-        transport = self.transport
         if self._on_first_byte is not None:
             shut_down_shared(self.transport)
         if linger and not self.eof and not self.listener.is_tls and self.phase != LINGER:
             self.phase = LINGER
             self.deadline_s = self.service.now_s + _LINGER_S
             self._lingered = 0
-            if self.reading_paused:
-                self.resume_reading()
-            transport.write_eof()
+            self.resume_reading()
+            self.transport.write_eof()
             return
         self.phase = CLOSING
         self.deadline_s = self.service.now_s + self.service.config.write_timeout
-        transport.close()
+        self.transport.close()
 
     def abort(self) -> None:
         """Cut the connection now; what was not sent is lost."""
         if self._on_first_byte is not None:
             shut_down_shared(self.transport)
-        self.phase = CLOSING
-        self.deadline_s = NEVER
+        self.phase, self.deadline_s = CLOSING, NEVER
         self.transport.abort()
 
     def is_idle(self) -> bool:
