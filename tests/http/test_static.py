@@ -383,7 +383,7 @@ def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None
 
 
 def test_what_is_in_memory_is_opened_without_a_thread_and_never_through_a_link(root: Path) -> None:
-    if _ready.below is None or not any(open_at_once(str(root), [b"a.txt"], None) for _ in range(1000)):
+    if _ready.below is None or _ready.status is None or not any(_ready.status(root) for _ in range(1000)):
         pytest.skip("the pure form, or a file system without the promise: a thread opens every file")
     before = open_descriptors()
     for names in ([b"a.txt"], [b"sub", b""], [b".env"]):
