@@ -45,10 +45,10 @@ HOT = {
 
 BINDINGS = {
     f"multiloop.{name}": os.path.join(_ROOT, *name.split(".")) + ".pyx"
-    for name in ("http._llhttp", "net._reading_send")
+    for name in ("http._llhttp", "net._reading_send", "health._alarm_clock")
 }
 """The modules without a plain form, and their sources: a reader that takes its events from llhttp in C, a slot of a class
-that only C can fill. What imports them does without."""
+that only C can fill, a sleep without the interpreter's lock. What imports them does without."""
 
 _fingerprint = ""
 _twins: dict[str, str] | None = None

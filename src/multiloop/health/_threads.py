@@ -1,8 +1,8 @@
 """What the kernel knows of this process's threads: who computes, and who waits for a core.
 
-What lives here: `cpu_times` (to find who holds the interpreter's lock while the loop waits for it) and `RunQueue` (a machine
-that is too busy makes every loop late, and no line of code is to blame). What must not: stacks (`_stack`), judging
-(`_episode`).
+What lives here: `clocks` and `cpu_times` (to find who holds the interpreter's lock while the loop waits for it) and
+`RunQueue` (a machine that is too busy makes every loop late, and no line of code is to blame). What must not: stacks
+(`_stack`), judging (`_episode`).
 
 The clock of a thread is named by its number in the kernel, as glibc does it; a thread that has ended is an OSError then,
 where `time.pthread_getcpuclockid` would read freed memory. Linux only: elsewhere nothing is known.
@@ -19,18 +19,28 @@ _KNOWN = sys.platform == "linux"
 _PER_THREAD_SCHED_CLOCK = 6  # the low bits of such a clock's number (CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED)
 
 
+def clocks() -> dict[int, int]:
+    """Return the number of each Python thread's clock of processor time, by its identifier."""
+    if not _KNOWN:
+        return {}
+    return {
+        thread.ident: (~thread.native_id << 3) | _PER_THREAD_SCHED_CLOCK
+        for thread in threading.enumerate()
+        if thread.native_id is not None and thread.ident is not None
+    }
+
+
+def read_clock(number: int) -> float | None:
+    """Return the seconds that a clock says; None if its thread has ended."""
+    try:
+        return time.clock_gettime(number)
+    except OSError:
+        return None
+
+
 def cpu_times() -> dict[int, float]:
     """Return the seconds of processor time that each Python thread has used, by its identifier."""
-    found: dict[int, float] = {}
-    if _KNOWN:
-        for thread in threading.enumerate():
-            number = thread.native_id
-            if number is not None and thread.ident is not None:
-                try:
-                    found[thread.ident] = time.clock_gettime((~number << 3) | _PER_THREAD_SCHED_CLOCK)
-                except OSError:  # it has ended meanwhile
-                    pass
-    return found
+    return {thread: said for thread, number in clocks().items() if (said := read_clock(number)) is not None}
 
 
 class RunQueue:

@@ -8,8 +8,9 @@ heartbeat of its own).
       ║ half-way between two beats the side thread looks whether the loop waits for events (not while busy)
       ║ a beat is overdue: it looks at the loop's stack, again and again until the next beat, then reports
 
-* Cost: a wake-up of the thread and one of the loop per `threshold`; fewer of the thread and two of the loop while that is
-  busy. No locks are shared with the loop.
+* Cost: a wake-up of the thread and one of the loop per `threshold`. While the loop is busy it beats twice as often, and the
+  thread does not take the interpreter's lock from it while the beats come (`_alarm`; in plain Python it does, less than
+  once per `threshold`). No locks are shared with the loop.
 * What blocks for 1.3 times `threshold` is always reported, what blocks for less than 0.7 times never. The beginning of a
   block lies between two looks and is taken in the middle, so that durations are right within a quarter of `threshold`,
   and closer when the loop computes.
@@ -30,7 +31,6 @@ import atexit
 import threading
 import time
 import weakref
-from _thread import allocate_lock
 from collections.abc import Callable
 from sys import _getframe
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..loop import Handle, Hub
 from ..stats import BlockedLoop
-from . import _stack
+from . import _alarm, _stack
 from ._episode import Episode, Holder, Late, report_hold, report_unseen
 from ._histogram import Histogram
 from ._spans import record
-from ._threads import RunQueue, cpu_times
+from ._threads import RunQueue, clocks, cpu_times
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,6 +51,7 @@ _BUSY_SHARE = 0.2  # of a core: a loop that computes more is beaten more often
 _FASTER = 2
 _BUSY_PATIENCE = 1.2  # of the threshold, behind a beat that is due: what blocks for 1.3 is still seen
 _HOLDER_SHARE = 0.2  # of the time that the lock was held: who held it computed so much, however busy the machine is
+_ASLEEP_MAX_S = 2.0  # beside a busy loop: threads that came meanwhile are then known
 _JOIN_S = 1.0
 
 
@@ -92,8 +93,7 @@ class Watchdog(Handle):
         self._due_s = self.beat_at_s + threshold_s
         self.cpu_at_beat_s = self.cpu_s()
         # of the thread
-        self._wake = allocate_lock()  # free only to end a `wait` early
-        self._wake.acquire()
+        self._alarm = _alarm.FORM()
         self.unref()
         self._opened(of)
         self._timer: asyncio.Handle = of.loop.call_soon(self._beat)  # the first one finds the frame below the loop
@@ -122,6 +122,8 @@ class Watchdog(Handle):
         self._due_s = now + interval_s
         self.beat_at_s = now
         self.beats += 1
+        if self._is_busy and self.late is None:
+            self._alarm.prolong(self._due_s + self.threshold * _BUSY_PATIENCE)
         self._timer = self.loop.call_later(interval_s, self._beat)
 
     def cpu_s(self) -> float:
@@ -143,7 +145,7 @@ class Watchdog(Handle):
 
     def _end_thread(self) -> None:
         self.is_stopped = True
-        self._wake.release()
+        self._alarm.ring()
         self._thread.join(_JOIN_S)
 
     def _shutdown(self) -> None:
@@ -182,9 +184,10 @@ class Watchdog(Handle):
             self._report_unseen()
             half_s = (due - beat_at) / 2
             wake_at = due + slack_s
-            if self._is_busy:
-                wake_at = due + self.threshold * _BUSY_PATIENCE  # each wake-up takes the lock from who computes
-            elif now < due - half_s:
+            if self._is_busy:  # each wake-up takes the lock from who computes: beats put it off
+                self.wait(max(due + self.threshold * _BUSY_PATIENCE - now, 0.001), _ASLEEP_MAX_S)
+                continue
+            if now < due - half_s:
                 wake_at = due - half_s
             else:
                 idle = _stack.is_idle(self.thread_id, self.base)
@@ -200,14 +203,13 @@ class Watchdog(Handle):
         if late is not None and late.beats != self.seen_beats:
             report_unseen(self, late)
 
-    def wait(self, seconds: float) -> None:
-        """Sleep. That it ends late tells that somebody held the interpreter's lock: see `holder`."""
+    def wait(self, seconds: float, prolonged_s: float = 0.0) -> None:
+        """Sleep; so many seconds, if each beat of a busy loop puts the end off. See `holder` for who made it late."""
         self.holder = None
         if self.is_stopped:
             return
-        before, starved_s = cpu_times(), self._own_run_queue.waited_s()
-        until = time.monotonic() + seconds
-        self._wake.acquire(True, seconds)
+        starved_s, now = self._own_run_queue.waited_s(), time.monotonic()
+        until, before = self._alarm.sleep(now + seconds, now + max(seconds, prolonged_s), clocks())
         late_s = time.monotonic() - until
         if self.on_wake is not None:
             self.on_wake()
