@@ -21,6 +21,7 @@ from multiloop.cluster._policy import (
 )
 from multiloop.cluster._sticky import key_in_cookie, key_in_header, pick_by_key
 from multiloop.errors import ConfigError
+from multiloop.http._pace import Pace
 
 
 @dataclass
@@ -29,6 +30,7 @@ class View:
     connections: int = 0
     requests: int = 0
     seat: int = 0
+    typical_s: float = 0.0
 
 
 def test_round_robin_deals_64_connections_to_4_workers_16_each() -> None:
@@ -74,6 +76,50 @@ def test_least_connections_takes_turns_among_equals() -> None:
 def test_least_requests_picks_a_least_busy_worker(loads: list[int]) -> None:
     workers = [View(number, requests=load) for number, load in enumerate(loads, 1)]
     assert LeastRequests().pick(None, workers).requests == min(loads)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(0.0, 0.004)), min_size=1, max_size=10))
+def test_least_requests_takes_what_chance_does_to_durations_for_nothing(loads: list[tuple[int, float]]) -> None:
+    workers = [View(number, requests=load, typical_s=typical) for number, (load, typical) in enumerate(loads, 1)]
+    assert LeastRequests().pick(None, workers).requests == min(load for load, _ in loads)
+
+
+def test_a_much_slower_worker_gets_a_request_when_the_others_have_as_many_times_more() -> None:
+    policy = LeastRequests()
+    slow, quick, unknown = View(1, typical_s=0.05), View(2, typical_s=0.002), View(3)
+    dealt = Counter()
+    for _ in range(50):
+        worker = policy.pick(None, [slow, quick, unknown])
+        worker.requests += 1
+        dealt[worker.number] += 1
+    assert dealt == {1: 1, 2: 25, 3: 24}, "25 times as slow"
+    assert LeastRequests().pick(None, [slow]) is slow
+    slow.typical_s = 100.0
+    assert LeastRequests().pick(None, [View(1, typical_s=100.0), View(2, requests=63, typical_s=0.002)]).number == 1
+
+
+def test_the_usual_duration_is_not_moved_by_one_that_is_long() -> None:
+    pace = Pace()
+    assert pace.typical_s(10.0) == 0.0
+    for number in range(100):
+        pace.count(0.002, 10.0 + number / 100)
+    assert pace.typical_s(10.99) == pytest.approx(0.002)
+    pace.count(10.0, 11.0)
+    assert 0.002 < pace.typical_s(11.0) < 0.0024
+    for _ in range(200):
+        pace.count(0.1, 11.0)
+    assert pace.typical_s(11.0) == pytest.approx(0.1, rel=0.2)
+
+
+def test_what_is_known_of_a_silent_worker_fades_and_its_next_replies_count_for_more() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.count(0.064, 10.0)
+    assert pace.typical_s(16.0) == pytest.approx(0.001)
+    pace.count(0.001, 16.0)
+    assert pace.typical_s(16.0) < 0.01
+    pace.count(0.0, 16.0)
+    assert pace.typical_s(16.0) > 0
 
 
 @pytest.mark.parametrize("make", [RoundRobin, LeastConnections, LeastRequests])

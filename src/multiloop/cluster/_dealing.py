@@ -68,6 +68,11 @@ class Account:
         return self.connections
 
     @property
+    def typical_s(self) -> float:
+        """How long a request takes there as a rule; 0.0 where that is not known."""
+        return 0.0
+
+    @property
     def has_room(self) -> bool:
         """Whether it serves at all and is not full: busy for a moment is not full."""
         return self.is_open and self.connections < self.capacity

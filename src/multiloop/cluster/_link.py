@@ -93,6 +93,11 @@ class Link(Account):
         """Requests in progress, as of a moment ago, and connections that have not said anything yet."""
         return self.page.requests() + len(self.held) if self.page is not None else self.connections
 
+    @property
+    def typical_s(self) -> float:
+        """How long a request takes there as a rule, in seconds; 0.0 where that is not known."""
+        return self.page.typical_s() if self.page is not None else 0.0
+
     def send_taken(self, record: bytes) -> None:
         """Acknowledge connections that came back; kept for later when there is no room."""
         try:

@@ -5,7 +5,7 @@ What lives here: `Page`, used by both ends. What must not: what a missed heartbe
 The worker's loop writes the time of its last turn (CLOCK_MONOTONIC is one clock for all processes); the primary looks
 when it likes. So a heartbeat costs no message and no wake-up, and a worker that is stopped needs no one to say so.
 
-Beside it stands how many requests are in progress there, for policies that ask.
+Beside it stands how many requests are in progress there, and how long one takes as a rule, for policies that ask.
 
 The watchdog's thread writes another time whenever it runs, at least each half second: it tells a loop that Python code
 blocks (that watchdog reports it) from C code that holds the interpreter's lock, under which nothing in the worker can
@@ -17,7 +17,8 @@ blocked while it is: the primary can tell both without an answer of the worker.
 The stack is written by faulthandler, from a C signal handler: also under that lock. It goes into the same file behind
 the page, so that the primary can log it in one piece.
 
-    0 the loop's beat · 8 the side thread's · 16 requests in progress · 24 sequence and size of the block · 64 replies
+    0 the loop's beat · 8 the side thread's · 16 requests in progress · 24 sequence and size of the block
+    32 the usual seconds of a request · 64 replies
     8192 the block as JSON
 """
 
@@ -32,11 +33,12 @@ from dataclasses import asdict, replace
 from ..http._meter import SIZE_BYTES, Replies, read_meter
 from ..stats import BlockedLoop
 
-_BEAT = struct.Struct("<d")
+_SECONDS = struct.Struct("<d")
 _COUNT = struct.Struct("<q")
 _THREAD_BEAT_AT, _REQUESTS_AT = 8, 16
 _BLOCK = struct.Struct("<II")  # a sequence number, odd while it is written, and the size of the JSON
 _BLOCK_AT = 24
+_TYPICAL_AT = 32
 _METER_AT = 64
 _TEXT_AT = 8 * 1024
 _SIZE = 32 * 1024  # a multiple of every page size that we know
@@ -77,29 +79,35 @@ class Page:
 
     def beat(self, now: float) -> None:
         """Say that the loop turned at this time (time.monotonic)."""
-        _BEAT.pack_into(self._map, 0, now)
+        _SECONDS.pack_into(self._map, 0, now)
 
     def last_beat(self) -> float:
         """Return when the loop last turned; 0.0 when it never did."""
-        value: float = _BEAT.unpack_from(self._map, 0)[0]
+        value: float = _SECONDS.unpack_from(self._map, 0)[0]
         return value
 
     def thread_beat(self, now: float) -> None:
         """Say that a side thread could run Python code at this time."""
-        _BEAT.pack_into(self._map, _THREAD_BEAT_AT, now)
+        _SECONDS.pack_into(self._map, _THREAD_BEAT_AT, now)
 
     def last_thread_beat(self) -> float:
         """Return when a side thread last ran; 0.0 when it never did."""
-        value: float = _BEAT.unpack_from(self._map, _THREAD_BEAT_AT)[0]
+        value: float = _SECONDS.unpack_from(self._map, _THREAD_BEAT_AT)[0]
         return value
 
-    def set_requests(self, count: int) -> None:
-        """Say how many requests are in progress."""
-        _COUNT.pack_into(self._map, _REQUESTS_AT, count)
+    def set_load(self, requests: int, typical_s: float) -> None:
+        """Say how many requests are in progress, and how long one takes as a rule (0.0: not known)."""
+        _COUNT.pack_into(self._map, _REQUESTS_AT, requests)
+        _SECONDS.pack_into(self._map, _TYPICAL_AT, typical_s)
 
     def requests(self) -> int:
         """Return how many requests were in progress when the worker last said so."""
         value: int = _COUNT.unpack_from(self._map, _REQUESTS_AT)[0]
+        return value
+
+    def typical_s(self) -> float:
+        """Return how long a request took as a rule when the worker last said so; 0.0 when it never did."""
+        value: float = _SECONDS.unpack_from(self._map, _TYPICAL_AT)[0]
         return value
 
     def meter_memory(self) -> memoryview:

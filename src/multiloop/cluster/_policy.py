@@ -25,6 +25,11 @@ from typing import Any, Protocol
 from ..errors import ConfigError
 from ._sticky import BY, host_of, is_token, key_in_cookie, key_in_header, pick_by_key
 
+_MUCH_SLOWER = 4.0  # times as long: chance does not make the usual durations of alike workers that different
+_SLOWER_MAX = 64.0
+_QUICK_S = 0.001  # below, nobody is slow
+_UNKNOWN_S = 1e9
+
 
 class WorkerView(Protocol):
     """What a policy sees of a worker."""
@@ -36,6 +41,10 @@ class WorkerView(Protocol):
     @property
     def requests(self) -> int:
         """In progress there, and on their way to it."""
+
+    @property
+    def typical_s(self) -> float:
+        """How many seconds a request takes there as a rule (the geometric mean of the last); 0.0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,12 @@ class LeastConnections:
 
 
 class LeastRequests:
-    """The worker with the fewest requests in progress; idle kept connections do not count. Equals take turns."""
+    """The worker with the fewest requests in progress; idle kept connections do not count. Equals take turns.
+
+    A worker in which requests take over four times as long as in the quickest counts for as many times more, up to 64: that
+    it has the fewest is no sign then that it will be done soon. While nothing ends there, what is known of it fades, so
+    that it is tried again after seconds.
+    """
 
     __slots__ = ("_last",)
     looks_at_connection = False
@@ -104,10 +118,26 @@ class LeastRequests:
 
     def pick(self, connection: Any, workers: Sequence[Any], /) -> Any:
         """Return the least busy worker."""
-        last = self._last
-        worker = min(workers, key=lambda w: (w.requests, w.number <= last, w.number))
+        last, quickest_s, slowest_s = self._last, _UNKNOWN_S, 0.0
+        for worker in workers:
+            typical_s = getattr(worker, "typical_s", 0.0)
+            if typical_s > slowest_s:
+                slowest_s = typical_s
+            if 0.0 < typical_s < quickest_s:
+                quickest_s = typical_s
+        quickest_s = max(quickest_s, _QUICK_S)
+        if slowest_s <= quickest_s * _MUCH_SLOWER:
+            worker = min(workers, key=lambda w: (w.requests, w.number <= last, w.number))
+        else:
+            worker = min(workers, key=lambda w: (_weighed(w, quickest_s), w.number <= last, w.number))
         self._last = worker.number
         return worker
+
+
+def _weighed(worker: Any, quickest_s: float) -> float:
+    """How much there is to do in a worker once it has one request more, where others are quicker."""
+    ratio: float = worker.typical_s / quickest_s
+    return (worker.requests + 1) * (min(ratio, _SLOWER_MAX) if ratio > _MUCH_SLOWER else 1.0)  # type: ignore[no-any-return]
 
 
 class Sticky:

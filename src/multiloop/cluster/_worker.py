@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from .. import _limits as limits
 from .. import health, logs
 from .._wire import messages as wire
+from ..http._pace import Pace, keep_pace
 from ..ipc import Channel, ChannelEnds, _relay
 from ..ipc._handoff import HandoffSocket
 from ..loop import loop_factory
@@ -100,6 +101,7 @@ class Worker:
         self._service: Service | None = None
         self._intake: Intake | None = None
         self._acceptor: Acceptor | None = None
+        self._pace: Pace | None = None  # where the policy asks
         self._watchdog: health.Watchdog | None = None
         self._beats = 0
         self._is_ready = False
@@ -164,6 +166,8 @@ class Worker:
     async def _begin(self, start: wire.Start) -> None:
         try:
             self._prepare(start)
+            if asks_for_requests(start.settings.supervisor.policy):
+                self._pace = keep_pace()
             service, description = find_factory(start.factory)(start.settings, start.listeners)
             logs.reassert()
             if start.standby:
@@ -175,8 +179,7 @@ class Worker:
             self._finish(_EXIT_NEVER_READY)
             return
         self._service = service
-        asks = asks_for_requests(start.settings.supervisor.policy)
-        say_load = self._say_load if asks else None
+        say_load = self._say_load if self._pace is not None else None
         self._intake = Intake(self._loop, self._handoff, service, start.families.__getitem__, say_load)
         self._is_ready = True
         self._watchdog = health.watch()
@@ -188,7 +191,7 @@ class Worker:
         gc.freeze()  # what was imported stays: the collector need not look at it again and again
         self._loop.add_signal_handler(signal.SIGTERM, self._terminated)
         self._beat()
-        if asks:
+        if self._pace is not None:
             self._load_beat()
         self._channel.send(wire.Ready(capacity(), description))
 
@@ -223,9 +226,9 @@ class Worker:
         self._channel.send(wire.Report(rss_bytes(), self._service.statistics(), self._measuring.details()))
 
     def _say_load(self) -> None:
-        """Tell a policy that asks how much there is to do here."""
-        if self._service is not None:
-            self._page.set_requests(self._service.statistics().active_requests)
+        """Tell a policy that asks how much there is to do here, and how long it takes."""
+        if self._service is not None and self._pace is not None:
+            self._page.set_load(self._service.statistics().active_requests, self._pace.typical_s(time.perf_counter()))
 
     def _load_beat(self) -> None:
         self._say_load()

@@ -26,6 +26,7 @@ from ._config import HttpConfig, TlsConfig
 from ._connection import Connection
 from ._deadlines import BODY, CLOSING, IDLE, LINGER, check_rates, overdue
 from ._lifespan import Lifespan
+from ._pace import kept_pace
 from ._reader import RequestReader
 from ._request_ids import RequestIds
 from ._serving import may_be_asked
@@ -90,7 +91,9 @@ class HttpService(ServiceState):
         self._access_log = _access(self.config)
         self._meter: Callable[[Exchange], None] | None = None
         self._trace: Callable[[Exchange], None] | None = None
-        self.access = self._access_log  # called with each exchange whose reply has ended; None: nobody wants to know
+        pace = kept_pace()
+        self._pace = pace.ended if pace is not None else None
+        self._tell()
         self.request_ids = RequestIds(self)
         answers, self._runner = _exchange_class(interface, self)
         self._template = answers.__new__(answers)
@@ -286,8 +289,9 @@ class HttpService(ServiceState):
         self._tell()
 
     def _tell(self) -> None:
+        """Set what is called with each exchange whose reply has ended; None: nobody wants to know."""
         told: Callable[[Exchange], None] | None = None
-        for each in (self._trace, self._access_log, self._meter):
+        for each in (self._trace, self._access_log, self._pace, self._meter):
             if each is not None:
                 told = each if told is None else _both(each, told)
         self.access = told

@@ -18,6 +18,7 @@ class _Worker:
     number: int
     connections: int = 0
     requests: int = 0
+    typical_s: float = 0.0
 
 
 def check_policy(make: Callable[[], Any], *, rounds: int = 2000, seed: int = 0) -> None:
@@ -51,6 +52,7 @@ def _check_answers(policy: Any, choose: random.Random, rounds: int) -> None:
         )
         picked.connections += 1
         picked.requests += choose.random() < 0.5
+        picked.typical_s = choose.choice((0.0, 0.001, 0.01, 1.0))
         for worker in workers:
             if worker.connections and choose.random() < 0.3:
                 worker.connections -= 1

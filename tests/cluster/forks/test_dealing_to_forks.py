@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,44 @@ def test_a_worker_that_leaves_waits_for_its_connections_and_the_last_one_takes_t
         assert {free, program.until("exit")} == {"1", "2"}
         assert program.until("paths") == "['go', 'program.py']"
         assert program.ended().code == 0
+
+
+ONE_IS_SLOW = """
+async def main():
+    await http.create_server(answer).listen(int(os.environ["PORT"]))
+
+async def answer(request):
+    await asyncio.sleep(0.05 if cluster.worker.id == 1 else 0)
+    return str(cluster.worker.id)
+
+if cluster.is_primary:
+    cluster.scheduling_policy = "least_requests"
+    for _ in range(3):
+        cluster.fork()
+    cluster.on("listening", lambda worker, address: say("listening", worker.process.pid))
+    multiloop.run(cluster.wait)
+else:
+    multiloop.run(main)
+"""
+
+
+@pytest.mark.slow
+def test_least_requests_deals_to_a_worker_that_only_waits_as_little_as_it_is_slower(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, ONE_IS_SLOW, PORT=str(port)) as program:
+        for _ in range(3):
+            program.until("listening")
+        answered: list[str] = []
+
+        def client() -> None:
+            for _ in range(250):
+                answered.append(ask(port, "/"))
+
+        threads = [threading.Thread(target=client) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        dealt = Counter(answered)
+        assert 1 <= dealt["1"] < len(answered) / 100, dealt
+        assert min(dealt["2"], dealt["3"]) > len(answered) / 4, dealt

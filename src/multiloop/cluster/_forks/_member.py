@@ -20,7 +20,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import _limits as limits
 from ... import child_process, health, logs
@@ -47,6 +47,9 @@ from ._reception import Entrance, Reception
 from ._role import Role
 from ._routes import Routes, install
 from ._self import OwnEnd
+
+if TYPE_CHECKING:
+    from ...http._pace import Pace
 
 log = logging.getLogger("multiloop.cluster")
 
@@ -85,6 +88,7 @@ class Member(EventEmitter):
         self._attached = asyncio.Event()  # the loop runs, and the channel is read
         self._beats = 0
         self._welcome = wire.Welcome(False, False)
+        self._pace: Pace | None = None  # where the policy asks
         self._shares: Any = None
         self._routes: Routes | None = None
         self._leaving: asyncio.Task[None] | None = None
@@ -161,7 +165,8 @@ class Member(EventEmitter):
             self._say(messages.Report(rss_bytes(), self.reception.load()))
 
     def _say_load(self) -> None:
-        self._page.set_requests(self.reception.load().active_requests)
+        typical_s = self._pace.typical_s(time.perf_counter()) if self._pace is not None else 0.0
+        self._page.set_load(self.reception.load().active_requests, typical_s)
 
     def _load_beat(self) -> None:
         if self.hub is not None and self.parent.connected:
@@ -310,6 +315,9 @@ class Member(EventEmitter):
         elif isinstance(message, wire.Welcome):
             self._welcome = message
             if message.asks_for_requests:
+                from ...http._pace import keep_pace
+
+                self._pace = keep_pace()
                 self._load_beat()
 
     @property
