@@ -1,13 +1,14 @@
 """The cluster at one moment: from live objects to one frozen snapshot.
 
-What lives here: `sample`, `sample_worker`. What must not: how it looks (`_status`, `dashboard`), what follows from it.
+What lives here: `sample`, `sample_worker`, and what every snapshot has (`snapshot`, `ended`; `_forks._sampling` uses them).
+What must not: how it looks (`_status`, `dashboard`), what follows from it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import __version__
@@ -19,7 +20,7 @@ from ..stats import (
     WorkerReport,
     WorkerStatistics,
 )
-from ._states import State
+from ._states import End, State
 from ._usage import own_usage, usage
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
 
 def sample(apps: Sequence[App], started_at: float) -> ClusterStatistics:
     """Return a snapshot. Costs some 50 microseconds for each worker."""
+    return snapshot(
+        started_at,
+        apps=tuple(_sample_app(app) for app in apps),
+        workers=tuple(sample_worker(app, number) for app in apps for number in sorted(app.supervisor.workers)),
+    )
+
+
+def snapshot(
+    started_at: float, apps: tuple[AppStatistics, ...], workers: tuple[WorkerStatistics, ...]
+) -> ClusterStatistics:
+    """Return a snapshot of this primary, which has run since then (Unix time), with what it runs."""
     now = time.time()
     cpu_s, rss_bytes = own_usage()
     return ClusterStatistics(
@@ -38,14 +50,22 @@ def sample(apps: Sequence[App], started_at: float) -> ClusterStatistics:
         uptime=now - started_at,
         rss=rss_bytes,
         cpu=cpu_s,
-        apps=tuple(_sample_app(app) for app in apps),
-        workers=tuple(sample_worker(app, number) for app in apps for number in sorted(app.supervisor.workers)),
+        apps=apps,
+        workers=workers,
+    )
+
+
+def ended(ends: Iterable[End]) -> tuple[EndedWorker, ...]:
+    """Return what is told of workers that are no more."""
+    now = time.monotonic()
+    return tuple(
+        EndedWorker(end.number, end.slot, end.generation, end.why, end.how, max(0.0, now - end.at)) for end in ends
     )
 
 
 def _sample_app(app: App) -> AppStatistics:
     settings, supervisor, dealer = app.settings, app.supervisor, app.dealer
-    now, scheme = time.monotonic(), "https" if settings.tls is not None else "http"
+    scheme = "https" if settings.tls is not None else "http"
     return AppStatistics(
         name=settings.called,
         target=settings.target.name,
@@ -61,10 +81,7 @@ def _sample_app(app: App) -> AppStatistics:
         waiting=dealer.waiting,
         duplicates=dealer.duplicates,
         wanted=len(supervisor.slots),
-        ended=tuple(
-            EndedWorker(end.number, end.slot, end.generation, end.why, end.how, max(0.0, now - end.at))
-            for end in supervisor.ends
-        ),
+        ended=ended(supervisor.ends),
     )
 
 

@@ -5,14 +5,13 @@ What lives here: `sample`. What must not: how it looks (`cluster._status`), what
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from ... import __version__
 from ..._wire.forks import Load
-from ...stats import AppStatistics, ClusterStatistics, EndedWorker, HttpStatistics, WorkerStatistics
-from .._usage import own_usage, usage
+from ...stats import AppStatistics, ClusterStatistics, HttpStatistics, WorkerStatistics
+from .._sample import ended, snapshot
+from .._usage import usage
 
 if TYPE_CHECKING:
     from ._primary import Primary
@@ -21,23 +20,15 @@ if TYPE_CHECKING:
 
 def sample(primary: Primary, name: str, target: str, started_at: float) -> ClusterStatistics:
     """Return a snapshot. `name` is what people call the program, `target` what was run."""
-    now = time.time()
-    cpu_s, rss_bytes = own_usage()
-    return ClusterStatistics(
-        at=time.monotonic(),
-        time=now,
-        pid=os.getpid(),
-        version=__version__,
-        uptime=now - started_at,
-        rss=rss_bytes,
-        cpu=cpu_s,
+    return snapshot(
+        started_at,
         apps=(_program(primary, name, target),),
         workers=tuple(_worker(primary, name, worker) for worker in primary.workers.values()),
     )
 
 
 def _program(primary: Primary, name: str, target: str) -> AppStatistics:
-    supervision, dealer, now = primary.supervision, primary.dealer, time.monotonic()
+    supervision, dealer = primary.supervision, primary.dealer
     supervisor = supervision.flock if supervision is not None else None
     state = supervision.state if supervision is not None else "stopping" if primary.stopping else "running"
     policy = primary.scheduling_policy
@@ -56,10 +47,7 @@ def _program(primary: Primary, name: str, target: str) -> AppStatistics:
         waiting=dealer.waiting,
         duplicates=dealer.duplicates,
         wanted=len(supervisor.slots) if supervisor is not None else 0,
-        ended=tuple(
-            EndedWorker(end.number, end.slot, end.generation, end.why, end.how, max(0.0, now - end.at))
-            for end in (supervisor.ends if supervisor is not None else ())
-        ),
+        ended=ended(supervisor.ends if supervisor is not None else ()),
     )
 
 
