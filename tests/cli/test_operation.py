@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -273,6 +274,35 @@ def test_the_whole_server_becomes_the_user_and_still_listens_reloads_and_reopens
             process.wait()
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_a_user_who_cannot_read_the_package_is_one_line() -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/multiloop-user-XXXXXX"], text=True).strip())
+    try:
+        package = Path(part_of_the_package.__file__).parent
+        shutil.copytree(package, folder / "private" / "multiloop", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "private").chmod(0o700)
+        folder.chmod(0o755)
+        (folder / "main.py").write_text(APP)
+        for workers in ("0", "1"):
+            done = subprocess.run(
+                [sys.executable, "-m", "multiloop", "serve", "main:handler", "--port", "0", "--workers", workers,
+                 "--user", "nobody"],
+                cwd=folder,
+                env=environment(PYTHONPATH=str(folder / "private")),
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )  # fmt: skip
+            assert done.returncode == 2
+            assert done.stderr == (
+                f"multiloop: --user nobody: may not read multiloop in {folder}/private/multiloop: "
+                "install it where that user can reach it\n"
+            )
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_user_who_is_not_there_is_one_line(folder: Path) -> None:

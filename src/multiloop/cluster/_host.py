@@ -116,12 +116,21 @@ def become(identity: Identity) -> None:
         with contextlib.suppress(OSError):
             os.setuid(0)
             raise ConfigError(f"--user {identity.name or identity.uid}: the way back to root is open, refused")
+    _check_reading(identity)
     os.environ["HOME"] = identity.home
     if identity.name:
         os.environ["USER"] = os.environ["LOGNAME"] = identity.name
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime is not None and not _owns(runtime, identity.uid):
         del os.environ["XDG_RUNTIME_DIR"]  # it was the other user's
+
+
+def _check_reading(identity: Identity) -> None:
+    """Now, and not at the first import that comes late: may this user read the package?"""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not (os.access(folder, os.R_OK | os.X_OK) and os.access(__file__, os.R_OK)):
+        who = identity.name or identity.uid
+        raise ConfigError(f"--user {who}: may not read multiloop in {folder}: install it where that user can reach it")
 
 
 def _owns(path: str, uid: int) -> bool:
