@@ -351,3 +351,13 @@ def test_log_files_are_reopened_by_every_process(folder: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_serve_loads_nothing_of_programs_that_fork_themselves() -> None:
+    """They are a third of what the primary would have to read before it starts a worker."""
+    code = (
+        "import sys\n"
+        "import multiloop.cli._serve, multiloop.cluster._primary, multiloop.cluster._worker, multiloop.http._service\n"
+        "print([name for name in sys.modules if '._forks' in name or '.child_process' in name])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
