@@ -300,3 +300,26 @@ def test_closing_waits_for_the_read_in_flight(place: Path) -> None:
             await closed
 
     multiloop.run(main)
+
+
+def test_a_file_below_a_directory_is_read_whole_with_its_time_or_not_at_all(place: Path) -> None:
+    root = place / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "a").write_bytes(b"x" * 1000)
+    os.utime(root / "sub" / "a", ns=(7, 1_234_567_890_123_456_789))
+    (root / "empty").write_bytes(b"")
+    (place / "secret").write_bytes(b"SECRET")
+    (root / "link").symlink_to("sub/a")
+    (root / "out").symlink_to(place)
+    os.mkfifo(root / "fifo")
+    before = open_descriptors()
+    read = _ready.below_whole
+    assert read is not None
+    for limit in (1000, 64 * 1024):
+        found = next(filter(None, (read(root, b"sub/a", limit) for _ in range(1000))), None)
+        assert found == (b"x" * 1000, 1_234_567_890_123_456_789)
+    for path in (b"sub", b"empty", b"missing", b"link", b"out/secret", b"../secret", b"fifo", b"sub/a/", b"a\0b"):
+        assert not any(read(root, path, 64 * 1024) for _ in range(10)), path
+    assert read(root, b"sub/a", 999) is None
+    assert read(place / "nowhere", b"sub/a", 1000) is None
+    assert open_descriptors() == before

@@ -13,6 +13,7 @@ import pytest
 
 from multiloop import http
 from multiloop.fs import _ready
+from multiloop.http._static import StaticFiles
 from multiloop.http._static_open import open_at_once
 from multiloop.http._static_rules import choose, content_type
 from tests.support import open_descriptors
@@ -57,9 +58,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def ask(app: Any, path: str, fields: str = "", method: str = "GET") -> Reply:
+    """Ask, three times: what was remembered of the first reply (`_static_known`) must change nothing."""
+
     async def main() -> Reply:
         async with service_of(app) as service:
-            return await Client(service, tcp=True).get(path, fields, method)
+            client = Client(service, tcp=True)
+            first, *later = [await client.get(path, fields, method) for _ in range(3)]
+            for reply in later:
+                assert (reply.status, reply.body) == (first.status, first.body)
+                assert {**reply.headers, "date": ""} == {**first.headers, "date": ""}
+            return first
 
     return run(main)
 
@@ -378,6 +386,161 @@ def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None
             clients = [Client(service) for _ in range(20)]
             replies = await asyncio.gather(*(client.get("/a.txt") for client in clients))
             assert {reply.body for reply in replies} == {b"hello"}
+
+    run(main)
+
+
+def test_a_file_that_changes_is_never_answered_from_what_was_remembered(root: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        files = http.static(root)
+        async with service_of(files) as service:
+            client = Client(service, tcp=True)
+
+            async def get(path: str, fields: str = "") -> Reply:
+                for _ in range(
+                    20
+                ):  # the kernel may say "not now" while names change nearby: then nothing is remembered
+                    reply = await client.get(path, fields)
+                    if path.encode() in files._known._known:
+                        break
+                return reply
+
+            first = await get("/a.txt")
+            os.utime(root / "a.txt", ns=(1, 1))
+            later = await get("/a.txt")
+            assert (first.body, later.body) == (b"hello", b"hello")
+            assert first.headers["etag"] != later.headers["etag"]
+            assert later.headers["last-modified"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+            (root / "a.txt").write_text("hello, world")
+            assert (await get("/a.txt")).body == b"hello, world"
+            assert (await get("/a.txt", "Range: bytes=0-4\r\n")).body == b"hello"
+            etag = (await get("/a.txt")).headers["etag"]
+            assert (await get("/a.txt", f"If-None-Match: {etag}\r\n")).status == 304
+            assert (await get("/a.txt", 'If-Match: "other"\r\n')).status == 412
+            assert (await client.get("/a.txt", method="HEAD")).headers["content-length"] == "12"
+            assert (await client.get("/a.txt", method="POST")).status == 405
+            (root / "a.txt").write_bytes(BIG)
+            assert (await get("/a.txt")).body == BIG
+            (root / "a.txt").write_text("")
+            assert (await get("/a.txt")).body == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("becomes", ["link", "link of a folder", "fifo", "folder", "nothing", "hidden from us"])
+def test_a_file_that_becomes_something_else_is_not_served_any_more(root: Path, tmp_path: Path, becomes: str) -> None:
+    async def main() -> None:
+        files = http.static(root)
+        async with service_of(files) as service:
+            client = Client(service, tcp=True)
+            path = root / "sub" / "index.html"
+            for _ in range(3):
+                assert (await client.get("/sub/")).body == (await client.get("/sub/index.html")).body == b"<p>index"
+            secret = tmp_path / "secret" / "index.html"
+            secret.parent.mkdir()
+            secret.write_text("SECRET!!")  # as long, and as old
+            os.utime(secret, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+            if becomes == "link of a folder":
+                path.unlink()
+                (root / "sub" / "empty").rmdir()
+                (root / "sub" / "link-prefix").unlink()
+                (root / "sub").rmdir()
+                (root / "sub").symlink_to(secret.parent)
+            elif becomes == "hidden from us" and os.getuid() == 0:
+                pytest.skip("root may read everything")
+            elif becomes == "hidden from us":
+                path.chmod(0)
+            else:
+                path.unlink()
+                if becomes == "link":
+                    path.symlink_to(secret)
+                elif becomes == "fifo":
+                    os.mkfifo(path)
+                elif becomes == "folder":
+                    path.mkdir()
+            for asked in ("/sub/", "/sub/index.html") * 2:
+                assert (await client.get(asked)).status == 404
+        await eventually(
+            lambda: not [entry for entry in open_descriptors() if "/public" in entry or "/secret" in entry]
+        )
+
+    run(main)
+
+
+def test_a_root_that_a_deployment_moves_is_followed(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+        os.utime(tmp_path / name / "a.txt", ns=(5, 5))
+    (tmp_path / "now").symlink_to("one")
+
+    async def main() -> None:
+        async with service_of(http.static(tmp_path / "now")) as service:
+            client = Client(service, tcp=True)
+            assert {(await client.get("/a.txt")).body for _ in range(3)} == {b"one"}
+            (tmp_path / "next").symlink_to("two")
+            (tmp_path / "next").rename(tmp_path / "now")
+            assert {(await client.get("/a.txt")).body for _ in range(3)} == {b"two"}
+
+    run(main)
+
+
+def test_a_handler_of_ones_own_may_await_the_reply_and_change_it(root: Path) -> None:
+    files = http.static(root)
+
+    async def handler(request: http.Request) -> http.Response:
+        reply = await files(request)
+        reply.headers.append(("x-mine", "1"))  # type: ignore[union-attr]
+        return reply
+
+    async def main() -> None:
+        async with service_of(handler) as service:
+            client = Client(service, tcp=True)
+            for _ in range(5):
+                reply = await client.get("/a.txt")
+                assert (reply.body, reply.headers["x-mine"]) == (b"hello", "1")
+
+    run(main)
+
+
+def test_a_plain_request_for_a_known_file_takes_the_short_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _ready.below is None or _ready.status is None or not any(_ready.status(root) for _ in range(1000)):
+        pytest.skip("the pure form, or a file system without the promise: nothing is remembered")
+    files = http.static(root)
+    long_way = 0
+    answer = StaticFiles._answer
+
+    async def counted(self: StaticFiles, request: http.Request) -> http.Response:
+        nonlocal long_way
+        long_way += 1
+        return await answer(self, request)
+
+    monkeypatch.setattr(StaticFiles, "_answer", counted)
+
+    async def main() -> None:
+        async with service_of(files) as service:
+            client = Client(service, tcp=True)
+            for _ in range(200):
+                assert (await client.get("/a.txt")).body == b"hello"
+
+    run(main)
+    assert long_way < 20  # the kernel may say "not now" while names change nearby
+
+
+def test_only_so_many_replies_are_remembered(root: Path) -> None:
+    files = http.static(root)
+
+    async def main() -> None:
+        async with service_of(files) as service:
+            client = Client(service, tcp=True)
+            (root / "many").mkdir()
+            for number in range(600):
+                (root / "many" / str(number)).write_text(str(number))
+            for number in range(600):
+                assert (await client.get(f"/many/{number}")).body == str(number).encode()
+            long = "/" + "%61" * 200 + "/" + "%61" * 200
+            assert (await client.get(long)).status == 404
+            assert len(files._known._known) <= 512
 
     run(main)
 

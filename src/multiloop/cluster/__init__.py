@@ -114,7 +114,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):  # also a part of this package that is being imported: nobody's name, and it would load them all
+    # A part of this package that is being imported comes by here, too: looking among the names would load them all.
+    if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _HOMES:
         return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,7 +1,7 @@
 /* Looking at files, and reading them, where the kernel promises not to wait.
  *
- * What lives here: `read_file` and `read`, which give bytes that are in memory already, `look` and `open_file`, which give a
- * descriptor; each None where it would have to wait. What must not: when to try (`_ready.py`), and anything that waits:
+ * What lives here: `read_file`, `read_below` and `read`, which give bytes that are in memory already, `look`, `open_file` and
+ * `open_below`, which give a descriptor; each None where it would have to wait. What must not: when to try (`_ready.py`), and anything that waits:
  * whoever gets None makes the call on a thread, which also finds the error.
  *
  * What the promise is made of, all of it from Linux 5.12 on:
@@ -96,12 +96,18 @@ promise_of(int fd)
     }
 }
 
-/* The size of a regular file; -1 for everything else. */
+/* The size of a regular file; -1 for everything else. `*modified_ns`, if wanted: when it was written. */
 static off_t
-size_if_regular(int fd)
+size_if_regular(int fd, int64_t *modified_ns)
 {
     struct stat info;
-    return fstat(fd, &info) == 0 && S_ISREG(info.st_mode) ? info.st_size : -1;
+    if (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode)) {
+        return -1;
+    }
+    if (modified_ns != NULL) {
+        *modified_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+    }
+    return info.st_size;
 }
 
 /* `size` bytes at `position`; NULL without an exception where not all of them are in memory. `*past`: one byte after. */
@@ -129,6 +135,7 @@ take(int fd, Promise promise, Py_ssize_t size, off_t position, int *past)
 typedef struct {
     int fd;
     off_t size;
+    int64_t modified_ns;
     Promise promise;
 } Opened;
 
@@ -136,20 +143,21 @@ typedef struct {
 static Opened
 open_regular(Start start, const char *path, int flags, off_t limit)
 {
-    Opened opened = {-1, 0, PROMISES_NOTHING};
+    Opened opened = {-1, 0, 0, PROMISES_NOTHING};
     int looked_at = open_cached(start, path, ONLY_LOOKED_AT | (flags & O_NOFOLLOW));
     if (looked_at < 0) {
         return opened;
     }
-    off_t first = size_if_regular(looked_at);
+    off_t first = size_if_regular(looked_at, NULL);
     if (first >= 0 && first <= limit && promise_of(looked_at) != PROMISES_NOTHING) {
         int fd = open_cached(start, path, flags);
         if (fd >= 0) {
             /* Asked again: between the two the name may have come to mean another file. */
-            off_t size = size_if_regular(fd);
+            int64_t modified_ns;
+            off_t size = size_if_regular(fd, &modified_ns);
             Promise promise = promise_of(fd);
             if (size >= 0 && size <= limit && promise != PROMISES_NOTHING) {
-                opened = (Opened){fd, size, promise};
+                opened = (Opened){fd, size, modified_ns, promise};
             }
             else {
                 close(fd);
@@ -160,10 +168,23 @@ open_regular(Start start, const char *path, int flags, off_t limit)
     return opened;
 }
 
-static PyObject *
-read_whole(const char *path, Py_ssize_t limit)
+/* The same below a directory, reached without a link and without `..`. */
+static Opened
+open_regular_below(const char *root, const char *path, off_t limit)
 {
-    Opened file = open_regular(anywhere, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit);
+    int directory = open_cached(anywhere, root, ONLY_LOOKED_AT | O_DIRECTORY);
+    if (directory < 0) {
+        return (Opened){-1, 0, 0, PROMISES_NOTHING};
+    }
+    Opened opened = open_regular((Start){directory, BENEATH | NO_LINKS}, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, limit);
+    close(directory);
+    return opened;
+}
+
+/* All of an open file, which is closed; NULL without an exception where not all of it is in memory. */
+static PyObject *
+read_whole(Opened file)
+{
     if (file.fd < 0) {
         return NULL;
     }
@@ -180,7 +201,7 @@ read_whole(const char *path, Py_ssize_t limit)
 static PyObject *
 read_part(int fd, Py_ssize_t size, off_t position)
 {
-    off_t end = size_if_regular(fd);
+    off_t end = size_if_regular(fd, NULL);
     Promise promise = promise_of(fd);
     if (end < 0 || promise == PROMISES_NOTHING) {
         return NULL;
@@ -249,7 +270,7 @@ cached_read_file(PyObject *module, PyObject *const *args, Py_ssize_t count)
     PyObject *holder;
     const char *path = path_of(args[0], &holder);
     if (path != NULL) {
-        data = read_whole(path, limit);
+        data = read_whole(open_regular(anywhere, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, (off_t)limit));
     }
     Py_XDECREF(holder);
 #endif
@@ -316,16 +337,41 @@ cached_open_below(PyObject *module, PyObject *const *args, Py_ssize_t count)
     const char *root = path_of(args[0], &root_holder);
     const char *path = root == NULL ? NULL : path_of(args[1], &holder);
     if (path != NULL) {
-        int directory = open_cached(anywhere, root, ONLY_LOOKED_AT | O_DIRECTORY);
-        if (directory >= 0) {
-            fd = open_regular((Start){directory, BENEATH | NO_LINKS}, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, INT64_MAX).fd;
-            close(directory);
-        }
+        fd = open_regular_below(root, path, INT64_MAX).fd;
     }
     Py_XDECREF(holder);
     Py_XDECREF(root_holder);
 #endif
     return or_none(fd < 0 ? NULL : PyLong_FromLong(fd));
+}
+
+static PyObject *
+cached_read_below(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_Format(PyExc_TypeError, "read_below() takes 3 arguments, not %zd", count);
+        return NULL;
+    }
+    Py_ssize_t limit = PyLong_AsSsize_t(args[2]);
+    if (limit == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    PyObject *found = NULL;
+#if HAVE_NOWAIT
+    PyObject *root_holder, *holder = NULL;
+    const char *root = path_of(args[0], &root_holder);
+    const char *path = root == NULL ? NULL : path_of(args[1], &holder);
+    if (path != NULL) {
+        Opened file = open_regular_below(root, path, (off_t)limit);
+        PyObject *data = read_whole(file);
+        if (data != NULL) {
+            found = Py_BuildValue("(NL)", data, (long long)file.modified_ns);
+        }
+    }
+    Py_XDECREF(holder);
+    Py_XDECREF(root_holder);
+#endif
+    return or_none(found);
 }
 
 static PyObject *
@@ -359,6 +405,8 @@ static PyMethodDef functions[] = {
      "open_file(path, flags) -> a descriptor of a regular file for reading, or None"},
     {"open_below", (PyCFunction)(void (*)(void))cached_open_below, METH_FASTCALL,
      "open_below(directory, path) -> the same of a file that is reached from there without a link and without `..`, or None"},
+    {"read_below", (PyCFunction)(void (*)(void))cached_read_below, METH_FASTCALL,
+     "read_below(directory, path, limit) -> all of such a file of up to limit bytes, and its time in ns; or None"},
     {"read", (PyCFunction)(void (*)(void))cached_read, METH_FASTCALL,
      "read(fd, size, position or None) -> up to size bytes, fewer only at the end, or None where they are not in memory"},
     {NULL, NULL, 0, NULL},

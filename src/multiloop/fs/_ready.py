@@ -65,6 +65,7 @@ Part = Callable[[int, int, int | None], bytes | None]
 Status = Callable[..., os.stat_result | None]
 Opened = Callable[[Path, int], int | None]
 Below = Callable[[Path, bytes], int | None]
+BelowWhole = Callable[[Path, bytes, int], tuple[bytes, int] | None]
 
 whole: Whole | None = None if _cached is None else _whole
 """All of a small file."""
@@ -76,3 +77,5 @@ opened: Opened | None = None if _cached is None else _opened
 """A descriptor of a regular file, for reading."""
 below: Below | None = None if _cached is None else _below
 """The same of a file below a directory, reached without a link."""
+below_whole: BelowWhole | None = None if _cached is None else _cached.read_below
+"""All of such a file, if it is not empty and has up to so many bytes, and when it was modified (ns)."""

@@ -1,9 +1,10 @@
 """Static files: `static(root)` is a handler, and an ASGI application under `.asgi`.
 
 What lives here: `StaticFiles`. What must not: which files may be opened (`_static_open`), which bytes are sent
-(`_static_rules`).
+(`_static_rules`), what is remembered of the replies to plain requests (`_static_known`).
 
-    request → split_path → open_at_once, read: what the kernel has in memory ─────────────┐
+    request → known: its reply was made before, and the file is in memory and the same ───→ one piece, without a task
+            → split_path → open_at_once, read: what the kernel has in memory ─────────────┐
                          → a thread: open_below (and read, when small) → choose ──────────┴→ send_descriptor, or one piece
 
 Guarantees: nothing outside the root is ever sent, whatever path or link leads there; no directory is listed; files are
@@ -14,7 +15,7 @@ under TLS.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -22,6 +23,7 @@ from ..errors import UsageError
 from ..fs._ready import part
 from ..loop import offload
 from ._messages import Response
+from ._static_known import Found, KnownReplies
 from ._static_open import SUPPORTED, IsDirectory, OpenFile, open_at_once, open_below, split_path
 from ._static_rules import Choice, choose
 
@@ -62,23 +64,34 @@ class StaticFiles:
         self._index = index
         self._cache_control = cache_control
         self._hidden = hidden
+        self._known = KnownReplies(root, _SMALL_BYTES)
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer a request with a file: 200, 206, 301, 304, 404, 405, 412 or 416."""
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        """Answer a request with a file: 200, 206, 301, 304, 404, 405, 412 or 416. To be awaited, or returned as it is."""
+        return self._known.reply(request) or self._answer(request)
+
+    async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return _plain(405, [("allow", "GET, HEAD")])
         raw = request.raw_path
         if b"%2f" in raw.lower():  # a name cannot contain a slash, and a router before us did not see one
             return _plain(404)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        found = await self._find(unquote_to_bytes(raw), headers, request.method == "HEAD")
-        if found is None:
+        head = request.method == "HEAD"
+        names = self._names(unquote_to_bytes(raw))
+        if names is None:
+            return _plain(404)
+        found: Any = self._look_at_once(names, headers, head)
+        if found is not None:
+            if not head:
+                self._known.remember(raw, names, self._index, found)
+        elif (found := await offload(self._look, names, headers, head)) is None:
             return _plain(404)
         if found is IsDirectory:
             query = request.query_string
             location = raw.decode("ascii") + "/" + ("?" + query if query else "")
             return _plain(301, [("location", location)])
-        choice, body = found
+        choice, body, _ = found
         if isinstance(body, OpenFile):
             return Response(FileBody(body, choice.offset, choice.length), choice.status, choice.headers)
         return Response(body if choice.status in (200, 206) else None, choice.status, choice.headers)
@@ -98,7 +111,12 @@ class StaticFiles:
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers[name.decode("latin-1")] = value.decode("latin-1")
-        found = await self._find(os.fsencode(path), headers, head)
+        names = self._names(os.fsencode(path))
+        found: Any = None
+        if names is not None:
+            found = self._look_at_once(names, headers, head)
+            if found is None:
+                found = await offload(self._look, names, headers, head)
         if found is None:
             await _send_asgi(send, 404, [], b"Not Found\n")
             return
@@ -107,7 +125,7 @@ class StaticFiles:
             location = quote(scope["path"]) + "/" + ("?" + query if query else "")
             await _send_asgi(send, 301, [("location", location)], b"Moved Permanently\n")
             return
-        choice, body = found
+        choice, body, _ = found
         if not isinstance(body, OpenFile):
             await _send_asgi(send, choice.status, choice.headers, b"" if head else body)
             return
@@ -116,21 +134,17 @@ class StaticFiles:
         finally:
             body.close()
 
-    async def _find(self, path: bytes, headers: Mapping[str, str], head: bool) -> Any:
-        """None, the class IsDirectory, or the choice and its body: bytes, or an open file."""
+    def _names(self, path: bytes) -> list[bytes] | None:
+        """The names below the root that a decoded path stands for; None when it cannot be one of ours."""
         prefix = self._prefix
         if prefix:
             if path != b"/" + prefix and not path.startswith(b"/" + prefix + b"/"):
                 return None
             path = path[len(prefix) + 1 :] or b"/"
-        names = split_path(path, hidden=self._hidden)
-        if names is None:
-            return None
-        found = self._look_at_once(names, headers, head)
-        return await offload(self._look, names, headers, head) if found is None else found
+        return split_path(path, hidden=self._hidden)
 
-    def _look_at_once(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Any:
-        """The same as `_look` for what needs no wait; None for all else."""
+    def _look_at_once(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Found | None:
+        """What `_look` gives, where that needs no wait; None for all else."""
         file = open_at_once(self._root, names, self._index)
         if file is None:
             return None
@@ -138,12 +152,15 @@ class StaticFiles:
         body: bytes | None = b""
         if not head and choice.length:
             if choice.length > _SMALL_BYTES:
-                return choice, file
+                return Found(choice, file, file.modified_ns)
             body = None if part is None else part(file.descriptor, choice.length, choice.offset)
         file.close()
-        return None if body is None or (body and len(body) != choice.length) else (choice, body)
+        if body is None or (body and len(body) != choice.length):
+            return None
+        return Found(choice, body, file.modified_ns)
 
     def _look(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Any:
+        """A `Found`, the class IsDirectory, or None."""
         try:
             file = open_below(self._root, names, self._index)
         except IsDirectory:
@@ -156,9 +173,9 @@ class StaticFiles:
         elif choice.length <= _SMALL_BYTES:
             body = os.pread(file.descriptor, choice.length, choice.offset)
         else:
-            return choice, file
+            return Found(choice, file, file.modified_ns)
         file.close()
-        return choice, body
+        return Found(choice, body, file.modified_ns)
 
 
 def static(

@@ -81,8 +81,7 @@ def choose(
     part = _part(headers, etag, fields[1][1], size_bytes)
     if part == (-1, -1):
         return Choice(416, [*fields, ("content-range", f"bytes */{size_bytes}")])
-    fields.append(("content-type", content_type(name)))
-    fields.append(("x-content-type-options", "nosniff"))
+    fields[:0] = [("content-type", content_type(name)), ("x-content-type-options", "nosniff")]
     if part is None:
         fields.append(("content-length", str(size_bytes)))
         return Choice(200, fields, 0, size_bytes)
