@@ -390,10 +390,12 @@ def test_the_loop_is_not_blocked_while_many_files_are_opened(root: Path) -> None
     run(main)
 
 
-def test_a_file_that_changes_is_never_answered_from_what_was_remembered(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("face", ["handler", "asgi"])
+def test_a_file_that_changes_is_never_answered_from_what_was_remembered(root: Path, face: str) -> None:
     async def main() -> None:
         files = http.static(root)
-        async with service_of(files) as service:
+        known = files._known if face == "handler" else files._known_asgi
+        async with service_of(files if face == "handler" else files.asgi) as service:
             client = Client(service, tcp=True)
 
             async def get(path: str, fields: str = "") -> Reply:
@@ -401,7 +403,7 @@ def test_a_file_that_changes_is_never_answered_from_what_was_remembered(root: Pa
                     20
                 ):  # the kernel may say "not now" while names change nearby: then nothing is remembered
                     reply = await client.get(path, fields)
-                    if path.encode() in files._known._known:
+                    if path.encode() in known._known:
                         break
                 return reply
 
@@ -427,11 +429,14 @@ def test_a_file_that_changes_is_never_answered_from_what_was_remembered(root: Pa
     run(main)
 
 
+@pytest.mark.parametrize("face", ["handler", "asgi"])
 @pytest.mark.parametrize("becomes", ["link", "link of a folder", "fifo", "folder", "nothing", "hidden from us"])
-def test_a_file_that_becomes_something_else_is_not_served_any_more(root: Path, tmp_path: Path, becomes: str) -> None:
+def test_a_file_that_becomes_something_else_is_not_served_any_more(
+    root: Path, tmp_path: Path, becomes: str, face: str
+) -> None:
     async def main() -> None:
         files = http.static(root)
-        async with service_of(files) as service:
+        async with service_of(files if face == "handler" else files.asgi) as service:
             client = Client(service, tcp=True)
             path = root / "sub" / "index.html"
             for _ in range(3):

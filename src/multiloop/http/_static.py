@@ -23,7 +23,7 @@ from ..errors import UsageError
 from ..fs._ready import part
 from ..loop import offload
 from ._messages import Response
-from ._static_known import Found, KnownReplies
+from ._static_known import Found, KnownReplies, KnownReply
 from ._static_open import SUPPORTED, IsDirectory, OpenFile, open_at_once, open_below, split_path
 from ._static_rules import Choice, choose
 
@@ -64,11 +64,14 @@ class StaticFiles:
         self._index = index
         self._cache_control = cache_control
         self._hidden = hidden
-        self._known = KnownReplies(root, _SMALL_BYTES)
+        self._known = KnownReplies(root, _SMALL_BYTES)  # by the path as it came
+        self._known_asgi = KnownReplies(root, _SMALL_BYTES)  # by the decoded path
 
     def __call__(self, request: Request) -> Awaitable[Response]:
         """Answer a request with a file: 200, 206, 301, 304, 404, 405, 412 or 416. To be awaited, or returned as it is."""
-        return self._known.reply(request) or self._answer(request)
+        if request.method == "GET" and (known := self._known.find(request.raw_path, request.headers.raw)) is not None:
+            return KnownReply(*known)
+        return self._answer(request)
 
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
@@ -108,15 +111,21 @@ class StaticFiles:
         mount = scope.get("root_path", "").rstrip("/")
         if mount and path.startswith(mount):
             path = path[len(mount) :]
+        raw = os.fsencode(path)
+        if not head and (known := self._known_asgi.find(raw, scope["headers"])) is not None:
+            await _send_whole(send, 200, known[1].pairs.copy(), known[0])
+            return
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             headers[name.decode("latin-1")] = value.decode("latin-1")
-        names = self._names(os.fsencode(path))
+        names = self._names(raw)
         found: Any = None
         if names is not None:
             found = self._look_at_once(names, headers, head)
             if found is None:
                 found = await offload(self._look, names, headers, head)
+            elif not head:
+                self._known_asgi.remember(raw, names, self._index, found)
         if found is None:
             await _send_asgi(send, 404, [], b"Not Found\n")
             return
@@ -225,6 +234,10 @@ async def _send_asgi(send: Any, status: int, headers: list[tuple[str, str]], bod
     if status in (301, 404, 405):
         fields.append((b"content-type", b"text/plain; charset=utf-8"))
         fields.append((b"content-length", b"%d" % len(body)))
+    await _send_whole(send, status, fields, body)
+
+
+async def _send_whole(send: Any, status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 

@@ -12,14 +12,13 @@ are not kept: the kernel has them.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..fs._ready import below_whole
 from ._messages import Response
 
 if TYPE_CHECKING:
-    from ._request import Request
     from ._static_rules import Choice
 
 _MOST = 512  # paths; the oldest goes first
@@ -37,7 +36,9 @@ class Found(NamedTuple):
     modified_ns: int
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
+    """What was remembered of a file."""
+
     path: bytes  # below the root
     size_bytes: int
     modified_ns: int
@@ -50,7 +51,7 @@ class KnownReply(Response):
 
     __slots__ = ("_known",)
 
-    def __init__(self, body: bytes, known: _Known) -> None:
+    def __init__(self, body: bytes, known: Known) -> None:
         self.body = body
         self.status = 200
         self.headers = known.headers.copy()
@@ -72,35 +73,38 @@ class KnownReplies:
     def __init__(self, root: str, small_bytes: int) -> None:
         self._root = root
         self._small_bytes = small_bytes
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, Known] = {}
 
-    def reply(self, request: Request) -> KnownReply | None:
-        """Return the reply to a plain request for a file that is known, in memory and unchanged; None for all else."""
-        known = self._known.get(request.raw_path)
-        if known is None or request.method != "GET":
+    def find(self, path: bytes, fields: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, Known] | None:
+        """Return a file and what is known of it, for a GET with these header fields (names in lower case).
+
+        None when the path is not known, the request is no plain one, or the file is not in memory, or not the same.
+        """
+        known = self._known.get(path)
+        if known is None or below_whole is None:
             return None
-        for name, _ in request.headers.raw:
+        for name, _ in fields:
             if name in _ASKS_MORE:
                 return None
-        found = below_whole(self._root, known.path, self._small_bytes) if below_whole is not None else None
+        found = below_whole(self._root, known.path, self._small_bytes)
         if found is None:
             return None
         body, modified_ns = found
         if modified_ns != known.modified_ns or len(body) != known.size_bytes:
-            self._known.pop(request.raw_path, None)
+            self._known.pop(path, None)
             return None
-        return KnownReply(body, known)
+        return body, known
 
-    def remember(self, raw: bytes, names: list[bytes], index: str | None, found: Found) -> None:
-        """Remember a whole file that was found without a link, under the path as it was asked for."""
+    def remember(self, path: bytes, names: list[bytes], index: str | None, found: Found) -> None:
+        """Remember a whole file that was found without a link, under the path by which it is looked for."""
         choice, body, modified_ns = found
         if below_whole is None or choice.status != 200 or type(body) is not bytes or not body:
             return
-        if len(raw) > _MOST_PATH_BYTES:
+        if len(path) > _MOST_PATH_BYTES:
             return
         if not names[-1] and index is not None:
             names = [*names[:-1], os.fsencode(index)]
         if len(self._known) >= _MOST:
             del self._known[next(iter(self._known))]
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in choice.headers]
-        self._known[raw] = _Known(b"/".join(names), len(body), modified_ns, choice.headers, pairs)
+        self._known[path] = Known(b"/".join(names), len(body), modified_ns, choice.headers, pairs)
