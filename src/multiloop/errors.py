@@ -46,7 +46,7 @@ class PoolClosed(ClosedError, RuntimeError):
 
 
 class InvalidPath(UsageError, ValueError):
-    """A path with a NUL in it, which no file can have: it was built from something that is no name."""
+    """A path with a NUL in it, which no file and no Unix socket can have: it was built from something that is no name."""
 
     def __init__(self, path: str) -> None:
         super().__init__(f"a path cannot have a NUL in it: {path!r}")

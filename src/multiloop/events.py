@@ -418,7 +418,8 @@ def on(
     """Iterate over events: `async for args in events.on(emitter, name)`.
 
     Listens at once and keeps what comes between two turns of the loop body. Ends after one of the events in `close`;
-    raises the exception of an 'error' after what came before it. Leaving the loop removes the listeners.
+    raises the exception of an 'error' after what came before it. The listeners go with the iterator: leaving the loop
+    drops it, unless it has a name; then use `async with`, or `aclose()`.
 
     Args:
         high_water_mark: call `emitter.pause()` when this many wait, and `resume()` when `low_water_mark` are left.

@@ -11,8 +11,10 @@ import pytest
 from tests.support import LOOPS, descriptors_at_rest, descriptors_left, open_descriptors, until
 
 import multiloop
-from multiloop import events, net, timers
+from multiloop import events, http, net, timers
 from multiloop.errors import UsageError
+from multiloop.http import HttpConfig
+from multiloop.http._target import Interface
 from multiloop.net import _provider
 
 loops = pytest.mark.parametrize("loop", LOOPS)
@@ -581,3 +583,44 @@ def test_who_keeps_a_copy_of_a_connection_hears_of_its_first_byte_and_may_have_r
         await server.close()
 
     multiloop.run(main, loop=loop)
+
+
+@loops
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+@pytest.mark.parametrize("kind", ["net", "http", "http with an application", "datagram"])
+def test_what_is_cancelled_while_it_opens_leaves_nothing_open(loop: Any, kind: str, turns: int) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for name in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{name}.complete"})
+
+    async def main() -> None:
+        made: Any
+        if kind == "datagram":
+            made = net.create_datagram()
+            opening = made.bind(0, "127.0.0.1")
+        elif kind == "net":
+            made = net.create_server()
+            opening = made.listen(0)
+        else:
+            made = http.create_server(lambda request: "x")
+            if "application" in kind:
+                made = http.Server(application, Interface.ASGI, HttpConfig(), None, None)
+            opening = made.listen(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if opening.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            await until(lambda: made.address is None)
+        else:
+            assert await opening is made
+            closing = made.close()
+            if closing is not None:
+                await closing
+
+    before = open_descriptors()
+    for _ in range(3):
+        multiloop.run(main, loop=loop)  # which waits for what is left open
+    assert not descriptors_left(before)

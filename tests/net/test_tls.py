@@ -227,3 +227,40 @@ def test_options_that_cannot_be_kept_are_refused(certificates: Certificates) -> 
             net.create_secure_context(server=True, cert="/nowhere/cert.pem")
 
     multiloop.run(main)
+
+
+@loops
+def test_both_sides_may_end_a_tls_connection_at_once(
+    certificates: Certificates, loop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = b"x" * 1_000_000
+    left: list[Any] = []
+
+    async def echo(connection: net.Socket) -> None:
+        async for chunk in connection:
+            if not connection.write(chunk, lambda error, _: left.append(error)):
+                await connection.drain()
+
+    async def main() -> None:
+        async with net.create_server(echo, tls=certificates.server()) as server:
+            await server.listen(0)
+            for _ in range(3):
+                client = await net.connect(server.address[1], "localhost", tls=certificates.trusting())
+
+                async def send(client: net.Socket = client) -> None:
+                    for at in range(0, len(data), 65536):
+                        if not client.write(data[at : at + 65536]):
+                            await client.drain()
+
+                sending = asyncio.create_task(send())
+                got = 0
+                while got < len(data):
+                    got += len(await client.read())
+                client.end()
+                await client.wait_closed()
+                await sending
+                assert client.error is None
+
+    multiloop.run(main, loop=loop)
+    assert set(left) == {None}
+    assert not [record for record in caplog.records if record.name == "asyncio"]

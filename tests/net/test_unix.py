@@ -16,8 +16,8 @@ import pytest
 from tests.support import LOOPS
 
 import multiloop
-from multiloop import net
-from multiloop.errors import UsageError
+from multiloop import http, net
+from multiloop.errors import InvalidPath, UsageError
 
 loops = pytest.mark.parametrize("loop", LOOPS)
 
@@ -140,17 +140,37 @@ def test_a_path_that_is_too_long_is_refused_and_never_cut(folder: Path) -> None:
     path = str(folder / ("x" * 120))
 
     async def main() -> None:
-        with pytest.raises(OSError) as caught:
-            net.create_server().listen(path=path)
-        assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, path)
+        for server in (net.create_server(), http.create_server(lambda request: "x")):
+            with pytest.raises(OSError) as caught:
+                await server.listen(path=path)
+            assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, path)
+            with pytest.raises(InvalidPath):
+                await server.listen(path="/tmp/a\0b")
+            with pytest.raises(OSError, match="empty"):
+                await server.listen(path="")
         with pytest.raises(OSError, match="at most"):
-            net.connect(path=path)
-        with pytest.raises(ValueError, match="path"):
-            net.connect(path="/tmp/a\0b")
-        with pytest.raises(ValueError, match="path"):
-            net.create_server().listen(path="")
+            await net.connect(path=path)
+        with pytest.raises(InvalidPath):
+            await net.connect(path="/tmp/a\0b")
+        with pytest.raises(TypeError):
+            net.connect(path=3)  # type: ignore[call-overload]
 
     multiloop.run(main)
+
+
+@pytest.mark.parametrize("path", ["/tmp/" + "x" * 120, "/tmp/a\0b"])
+def test_what_is_wrong_with_a_path_reaches_the_callback(path: str) -> None:
+    told: list[Any] = []
+
+    def main() -> None:
+        net.connect(path=path, callback=lambda error, socket: told.append(("connect", type(error), socket)))
+        server = net.create_server()
+        server.listen(path=path, callback=lambda error, server: told.append(("listen", type(error), server)))
+        assert told == [], "never inside the call"
+
+    multiloop.run(main)
+    kind = InvalidPath if "\0" in path else OSError
+    assert sorted(told) == [("connect", kind, None), ("listen", kind, None)]
 
 
 def test_missing_paths_and_folders_are_named(folder: Path) -> None:

@@ -75,7 +75,7 @@ class Server(Handle, EventEmitter):
         if self._listening is not None or self._opening is not None:
             raise UsageError("listen(): this server listens already; close it first, or make another one")
         wanted = ListenOptions(port=port, host=host, tls=self._tls is not None, **options)
-        self._opening = launch(self._listen(wanted), callback)
+        self._opening = launch(self._listen(wanted), callback, discard=Server.close)
         return self._opening
 
     async def _listen(self, options: ListenOptions) -> Server:

@@ -22,7 +22,7 @@ from ._attach import attach, attach_tls
 from ._race import Candidate, connect_any, interleaved
 from ._socket import Socket
 from ._tls import client_context
-from ._unix import checked_path
+from ._unix import as_path, checked_path
 
 Lookup = Callable[[str], Awaitable[Iterable[Any]]]
 
@@ -62,7 +62,7 @@ class ConnectOptions:
         if (self.port is None) == (self.path is None):
             raise UsageError("connect(): give a port (and a host), or a path")
         if self.path is not None:
-            checked_path(self.path)
+            as_path(self.path)
             if self.tls and self.server_hostname is None and getattr(self.tls, "check_hostname", True):
                 raise UsageError("connect(path=, tls=): whose certificate? Give server_hostname=")
         else:
@@ -179,7 +179,7 @@ def _seen(op: asyncio.Future[Any]) -> None:
 
 async def _open(options: ConnectOptions) -> _socket.socket:
     if options.path is not None:
-        return await _open_path(options.path)
+        return await _open_path(checked_path(options.path))
     assert options.port is not None
     return await connect_any(
         await _candidates(options, options.port), options.host, options.attempt_delay, options.local_address

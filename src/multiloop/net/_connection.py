@@ -102,10 +102,15 @@ class Connection(Handle, EventEmitter):
         transport = self._transport
         assert transport is not None
         if self._incoming.end_emitted or not transport.can_write_eof():  # TLS has no half-close
-            self._closing = True
-            transport.close()  # sends what waits first
+            self._close_in_order(transport)
         else:
             transport.write_eof()
+
+    def _close_in_order(self, transport: asyncio.Transport) -> None:
+        """Let the transport send what waits, and close. Not twice: asyncio's one of TLS is broken by that."""
+        self._closing = True
+        if not transport.is_closing():
+            transport.close()
 
     def _ended_by_peer(self) -> None:
         if self.closed:
@@ -114,8 +119,7 @@ class Connection(Handle, EventEmitter):
         if self.destroyed or self._closing or self._transport is None:
             return
         if self._outgoing.ended:
-            self._closing = True
-            self._transport.close()
+            self._close_in_order(self._transport)
         elif not self.allow_half_open:
             self._outgoing.ended_by_peer = True
             self._outgoing.end(None)
@@ -148,8 +152,7 @@ class Connection(Handle, EventEmitter):
             return
         self._fast = None
         self._outgoing.end(None)
-        self._closing = True
-        self._transport.close()
+        self._close_in_order(self._transport)
 
     def reset_and_destroy(self) -> Self:
         """Close at once with a reset: the peer's next read or write fails with ECONNRESET. TCP only.

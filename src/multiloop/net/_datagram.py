@@ -69,13 +69,14 @@ class Datagram(Handle, EventEmitter):
         In a cluster's worker the primary binds, and all workers that ask for the same address share the socket: the
         kernel gives each datagram to one of them. `exclusive`: one of this process's own.
 
-        Raises OSError with the address as its `filename`, UsageError when it is bound already.
+        Raises OSError with the address as its `filename`, UsageError when it is bound already. A bind that is cancelled
+        when it was just done closes this socket.
         """
         checked_port(port)
         self._check_open()
         if self._raw is not None or self._binding is not None:
             raise UsageError("bind(): this socket is bound already")
-        return launch(self._bind(port, host, exclusive), callback)
+        return launch(self._bind(port, host, exclusive), callback, discard=Datagram.close)
 
     async def _bind(self, port: int, host: str | None, exclusive: bool) -> Datagram:
         self._binding = self._hub.loop.create_future()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 from .._limits import BACKLOG
 from ._address import Address
+from ._unix import checked_path
 
 if TYPE_CHECKING:
     from ._udp_options import DatagramOptions
@@ -108,6 +109,8 @@ def set_provider(provider: Provider | None) -> Provider | None:
 
 async def listen(options: ListenOptions, server: ServerSide) -> Listening:
     """Open a listener. `exclusive` and `reuse_port` mean: this process's own, whoever provides the others."""
+    if options.path is not None:
+        checked_path(options.path)
     if _provider is not None and not (options.exclusive or options.reuse_port):
         return await _provider.listen(options, server)
     from ._listen import open_listener

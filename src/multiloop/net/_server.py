@@ -29,7 +29,7 @@ from ._block_list import BlockList
 from ._provider import Listening, ListenKeywords, ListenOptions, ServerSide
 from ._provider import listen as provide
 from ._socket import Socket
-from ._unix import checked_path
+from ._unix import as_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +105,10 @@ class Server(Handle, EventEmitter):
         tls = self._options.tls is not None
         wanted = ListenOptions(port=checked_port(port), host=host, tls=tls, **options)
         if wanted.path is not None:
-            checked_path(wanted.path)
+            as_path(wanted.path)
         self._closing = False
         self._hub = hub()
-        op: AnyOperation[Server] = launch(self._listen(wanted), callback)
+        op: AnyOperation[Server] = launch(self._listen(wanted), callback, discard=Server.close)
         self._opening = op
         return op
 

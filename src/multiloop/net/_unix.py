@@ -20,6 +20,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from ..errors import InvalidPath
+
 _LIMIT_BYTES = 107 if sys.platform == "linux" else 103  # sockaddr_un without its NUL
 _CONNECT_S = 1.0  # for a live server with a full backlog to take the question whether it lives
 
@@ -27,13 +29,21 @@ Identity = tuple[int, int]
 Bound = tuple[socket.socket, Identity | None]
 
 
-def checked_path(path: str | os.PathLike[str]) -> str:
-    """Return the path as text. Raises OSError (EINVAL) for one that the kernel would cut, ValueError for a NUL in it."""
+def as_path(path: str | os.PathLike[str]) -> str:
+    """Return the path as text. Raises TypeError for what is none: whether it can be one is for `checked_path`."""
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"a path is a str, not {type(text).__name__}")
-    if not text or "\0" in text[1:] or (text[0] == "\0" and sys.platform != "linux"):
-        raise ValueError(f"not a Unix socket's path: {text!r}")
+    return text
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """Return the path as text. Raises OSError (EINVAL) for one that the kernel would cut, InvalidPath for a NUL in it."""
+    text = as_path(path)
+    if not text:
+        raise OSError(errno.EINVAL, "a Unix socket's path cannot be empty", text)
+    if "\0" in text[1:] or (text[0] == "\0" and sys.platform != "linux"):
+        raise InvalidPath(text)
     if len(os.fsencode(text)) > _LIMIT_BYTES:
         raise OSError(errno.EINVAL, f"a Unix socket's path has at most {_LIMIT_BYTES} bytes", text)
     return text
