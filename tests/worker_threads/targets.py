@@ -33,6 +33,11 @@ def tell_data(data: Any) -> None:
     post(data)
 
 
+def tell_data_and_listen(data: Any) -> None:
+    post(data)
+    wt.parent_port.on("message", print)
+
+
 def post_many(count: int) -> None:
     for number in range(count):
         post((number, "x" * 1000))

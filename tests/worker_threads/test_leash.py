@@ -1,5 +1,6 @@
 """Where a thread is met when it is interrupted."""
 
+import asyncio
 import queue
 import threading
 
@@ -59,3 +60,14 @@ def test_installed_packages_are_code_of_the_user_and_ours_is_not(file: str, is_l
     finally:
         has_ended.append(True)
         thread.join()
+
+
+def test_a_loop_that_is_just_being_made_does_not_end_the_watch() -> None:
+    unmade = asyncio.BaseEventLoop.__new__(
+        asyncio.BaseEventLoop
+    )  # as the collector sees one whose __init__ has not begun
+    try:
+        _leash._stop_loops()
+    finally:
+        asyncio.BaseEventLoop.__init__(unmade)  # it is closed like any other
+        unmade.close()

@@ -72,8 +72,8 @@ class Host:
         _living.discard(self)
         with self._lock:
             self._is_over = True
-            loop, on_over = self._loop, self._on_over
-        if loop is not None and on_over is not None:
+            loop = None if self._on_over is None else self._loop  # not kept here: a traceback may keep this frame
+        if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._tell)
             except RuntimeError:  # the loop is closed: nobody waits any more

@@ -35,7 +35,7 @@ class Inbox(EventEmitter, Handle):
     def __init__(self, emitter: EventEmitter | None = None) -> None:
         Handle.__init__(self)
         self._counted = False
-        self._emitter = emitter or self  # a Worker emits what comes on its port
+        self._emitter = emitter  # a Worker emits what comes on its port; None: the inbox itself, without a cycle
         self._queue: deque[Packet] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()  # of `async for`
         self._is_attached = False
@@ -72,6 +72,7 @@ class Inbox(EventEmitter, Handle):
             if self._is_attached:
                 self._queue_changed()
                 if self._queue:
+                    self._opened(self._hub)  # it may have left the loop when its peer did
                     self._hub.loop.call_soon(self._deliver)
         elif not self._is_closing and self._attach not in self._place.waiting_for_loop:
             self._place.waiting_for_loop.append(self._attach)
@@ -90,7 +91,7 @@ class Inbox(EventEmitter, Handle):
 
     # -- taking ----------------------------------------------------------------------------------------------------
     def _has_listener(self) -> bool:
-        events = self._emitter._events
+        events = (self if self._emitter is None else self._emitter)._events
         return events is not None and "message" in events
 
     def _deliver(self) -> None:
@@ -115,7 +116,7 @@ class Inbox(EventEmitter, Handle):
         except Exception as error:
             self._message_error(error)
         else:
-            self._hub.call(self._emitter.emit, "message", value)
+            self._hub.call((self if self._emitter is None else self._emitter).emit, "message", value)
 
     def _unpack(self, packet: Packet) -> Any:
         if packet.kind == INLINE and not packet.fds and not packet.lost:
@@ -130,7 +131,7 @@ class Inbox(EventEmitter, Handle):
             self._unpacked(packet)
 
     def _message_error(self, error: Exception) -> None:
-        emitter = self._emitter
+        emitter = self if self._emitter is None else self._emitter
         if emitter._events is not None and "messageerror" in emitter._events:
             self._hub.call(emitter.emit, "messageerror", error)
         else:
@@ -182,6 +183,10 @@ class Inbox(EventEmitter, Handle):
         for packet in self._queue:
             close_all(packet.fds)
         self._queue.clear()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_queue"):
+            self._drop_queue()
 
 
 class _Messages(AsyncIterator[Any]):

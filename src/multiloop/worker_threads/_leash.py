@@ -82,8 +82,15 @@ def _stop_loops() -> None:
     kind = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
     if kind is not None:  # else asyncio is not there, or is being imported right now
         for each in gc.get_objects():
-            if issubclass(type(each), kind) and each.is_running():
+            if issubclass(type(each), kind) and _is_running(each):
                 stop_loop(each)
+
+
+def _is_running(loop: Any) -> bool:
+    try:
+        return bool(loop.is_running())
+    except AttributeError:  # the worker is making it right now: the next attempt finds it
+        return False
 
 
 class Leash:

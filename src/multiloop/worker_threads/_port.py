@@ -143,12 +143,17 @@ class MessagePort(Inbox):
     def _message_listeners(self, count: int) -> None:
         if count:
             self.start()
-        if self._emitter is not self:
+        if self._emitter is not None:
             return  # the worker counts, not its port
         if count:
             self.ref()
         else:
             self.unref()
+
+    def _tell_again(self, emitter: EventEmitter, count: int) -> None:
+        """Listeners of a worker that has ended came or went: they get what waits."""
+        self._emitter = emitter if count else None
+        self._message_listeners(count)
 
     def _queue_changed(self) -> None:
         if not self._is_attached or self._is_closing:
@@ -228,13 +233,18 @@ class MessagePort(Inbox):
             self._finish()
 
     def _peer_died(self) -> None:
-        """The process at the other end has ended; copies of its socket may hide it. Take what it had sent."""
+        """The worker at the other end has ended; copies of its socket may hide it. Take what it had sent.
+
+        Only messages that nobody took are left then, and nobody is told of them until `_tell_again`.
+        """
         while not self._link.is_ended and self._read_now():
             pass
         self._link.is_ended = self._link.is_peer_gone = True
         if self._queue:
             self._deliver()
         self._peer_ended()
+        self._link.close()
+        self._emitter = None  # the worker refers to its port: both go with the last reference to the worker
 
     def _peer_ended(self) -> None:
         self._link.read(False)
@@ -249,6 +259,7 @@ class MessagePort(Inbox):
             return
         if not self._is_closing:
             if self._queue:  # the peer is gone, but what it said was not heard yet
+                self._leave_loop()
                 return
         elif self._link.outbox_bytes and not self._link.is_peer_gone:
             return
@@ -258,6 +269,13 @@ class MessagePort(Inbox):
             self._drained()
             self._hub.call(self.emit, "close")
             self._ended()
+
+    def _leave_loop(self) -> None:
+        """Nothing comes any more: what is queued waits for whoever has the port, and goes with the last reference to it."""
+        self._link.is_peer_gone = True
+        self._link.detach()
+        self._drained()
+        self._ended()
 
     def _let_go(self) -> None:
         self._link.close()

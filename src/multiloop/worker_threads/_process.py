@@ -40,11 +40,7 @@ class ProcessBody:
                 os.close(plan_fd)
             outfit.close()
         self.pid = self._process.pid
-        self._on_end = birth.on_end
-        self._process.watch(birth.loop, self._ended)
-
-    def _ended(self, code: int | None, signal_number: int | None) -> None:
-        self._on_end(Ending(code, signal_number))
+        self._process.watch(birth.loop, lambda code, number: birth.on_end(Ending(code, number)))
 
     def stop(self) -> None:
         """Kill it: a process stops whatever it does."""

@@ -267,7 +267,9 @@ class Worker(EventEmitter, Handle):
         return self._port.buffered_amount
 
     def _listeners_changed(self, name: Any, count: int) -> None:
-        if name == "message":
+        if name == "message" and self._is_ended:
+            self._port._tell_again(self, count)
+        elif name == "message":
             self._port._message_listeners(count)
 
     def __aiter__(self) -> AsyncIterator[Any]:
