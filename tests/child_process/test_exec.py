@@ -239,3 +239,20 @@ def test_300_random_cancels_leave_nothing_behind(loop):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_10_000_random_cancels_leave_nothing_behind(loop):
     check_random_cancels(10_000, loop)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_and_no_child_is_started(tmp_path):
+    async def main():
+        for function, command in ((exec, f"touch {tmp_path}/made"), (exec_file, "true")):
+            with pytest.raises(TypeError, match="callback=3"):
+                function(command, callback=3)
+        child = spawn("cat")
+        for call in (child.wait, child.stdout.read, child.stdout.read_all, child.stdin.drain):
+            with pytest.raises(TypeError, match="callback=3"):
+                call(callback=3)
+        child.stdin.end("x")
+        assert await child.stdout.read_all() == b"x"
+        await child.wait()
+
+    run(main)
+    assert os.listdir(tmp_path) == []

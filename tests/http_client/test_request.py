@@ -167,3 +167,18 @@ def test_destroying_a_request_gives_it_up() -> None:
             await until(lambda: site.busy == 0 and open_descriptors() <= before)
 
     multiloop.run(main)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_before_anything_is_sent() -> None:
+    async def main() -> None:
+        async with serve() as site:
+            wrong: Any = 3
+            for start in (http.request, http.fetch):
+                with pytest.raises(TypeError, match="callback=3"):
+                    start(site.url, callback=wrong)  # type: ignore[operator]
+            reply = await http.fetch(site.url + "/echo")
+            with pytest.raises(TypeError, match="callback=3"):
+                reply.text(callback=wrong)
+            assert reply.status == 200
+
+    multiloop.run(main)

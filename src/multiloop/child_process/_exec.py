@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Unpack, overload
 
 from .._limits import EXEC_MAX_BUFFER_BYTES
 from ..errors import CommandFailed, CommandTimeout, MaxBufferExceeded, UsageError
-from ..loop import CallbackOperation, ErrorFirst, Hub, Operation, hub
+from ..loop import CallbackOperation, ErrorFirst, Hub, Operation, check_callback, hub
 from ._child import ChildProcess, command_line
 from ._options import SpawnKeywords, SpawnOptions, StrPath
 
@@ -98,6 +98,7 @@ def exec_file(
 def _run(
     command: StrPath, args: Sequence[StrPath], keywords: ExecKeywords, callback: ErrorFirst | None
 ) -> ExecOperation | ExecCallback:
+    check_callback(callback)
     settings: dict[str, Any] = dict(keywords)
     collecting = _Collecting(
         settings.pop("encoding", "utf-8"),

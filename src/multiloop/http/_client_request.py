@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any, Unpack
 
 from ..errors import UsageError
-from ..loop import AnyOperation, ErrorFirst, launch
+from ..loop import AnyOperation, ErrorFirst, check_callback, launch
 from ..stream import Writable
 from ._client import exchange
 from ._client_options import RequestKeywords, RequestOptions, body_of, checked
@@ -30,6 +30,7 @@ class ClientRequest(Writable):
     """
 
     def __init__(self, options: RequestOptions, callback: ErrorFirst | None) -> None:
+        check_callback(callback)
         super().__init__()
         self._options = options
         self._callback = callback
