@@ -182,3 +182,20 @@ def test_a_callback_that_cannot_be_called_is_a_type_error_before_anything_is_sen
             assert reply.status == 200
 
     multiloop.run(main)
+
+
+@pytest.mark.parametrize("data", [b"x", None])
+def test_a_content_length_that_contradicts_the_end_is_the_streams_error_and_nothing_is_sent(data: Any) -> None:
+    async def main() -> None:
+        url = "http://127.0.0.1:1/"  # sending would be ConnectionRefusedError
+        seen: list[Any] = []
+        headers = {"Content-Length": "10"}
+        http.request(url, method="POST", headers=headers, callback=lambda error, _: seen.append(error)).end(data)
+        await until(lambda: seen)
+        request = http.request(url, method="POST", headers=headers)
+        request.end(data)
+        with pytest.raises(UsageError, match="Content-Length: 10"):
+            await request
+        assert [type(error) for error in seen] == [UsageError]
+
+    multiloop.run(main)
