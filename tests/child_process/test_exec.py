@@ -12,7 +12,7 @@ from tests.support import LOOPS, descriptors_left, open_descriptors, until
 
 import multiloop
 from multiloop.child_process import CommandFailed, CommandTimeout, MaxBufferExceeded, exec, exec_file, spawn  # noqa: A004
-from multiloop.errors import UsageError
+from multiloop.errors import InvalidCommand, UsageError
 
 
 def running_with(text):
@@ -79,6 +79,31 @@ def test_a_missing_program_raises_its_oserror_through_both_faces():
 
     run(main)
     assert got == [("no-such-program", None)]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["a\0b"], {}),
+        (["echo", ["a\0b"]], {}),
+        (["true"], {"cwd": "a\0b"}),
+        (["true"], {"env": {"NAME": "a\0b"}}),
+        (["a\0b"], {"shell": True}),
+    ],
+)
+def test_a_nul_in_the_command_reaches_who_awaits_and_the_callback(words, options, loop):
+    got = []
+
+    async def main():
+        with pytest.raises(InvalidCommand, match=r"'a\\x00b'"):
+            await exec_file(*words, **options)
+        operation = exec_file(*words, **options, callback=lambda error, output: got.append((type(error), output)))
+        assert operation.child.pid is None
+        assert got == [], "never inside the call"
+
+    run(main, loop)
+    assert got == [(InvalidCommand, None)]
 
 
 def test_the_callback_gets_error_or_output():
@@ -239,3 +264,20 @@ def test_300_random_cancels_leave_nothing_behind(loop):
 @pytest.mark.parametrize("loop", LOOPS)
 def test_10_000_random_cancels_leave_nothing_behind(loop):
     check_random_cancels(10_000, loop)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_and_no_child_is_started(tmp_path):
+    async def main():
+        for function, command in ((exec, f"touch {tmp_path}/made"), (exec_file, "true")):
+            with pytest.raises(TypeError, match="callback=3"):
+                function(command, callback=3)
+        child = spawn("cat")
+        for call in (child.wait, child.stdout.read, child.stdout.read_all, child.stdin.drain):
+            with pytest.raises(TypeError, match="callback=3"):
+                call(callback=3)
+        child.stdin.end("x")
+        assert await child.stdout.read_all() == b"x"
+        await child.wait()
+
+    run(main)
+    assert os.listdir(tmp_path) == []

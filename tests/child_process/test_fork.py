@@ -1,6 +1,7 @@
 """fork: messages both ways, in order, with handles; disconnect; liveness; dead peers."""
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -8,13 +9,13 @@ import textwrap
 import threading
 
 import pytest
-from tests.child_process.test_spawn import run
+from tests.child_process.test_spawn import record, run
 from tests.support import LOOPS, until, wait_until
 
 import multiloop
 from multiloop import child_process, net
 from multiloop.child_process import exec_file, fork, spawn
-from multiloop.errors import NotSendable, UsageError
+from multiloop.errors import InvalidCommand, NotSendable, UsageError
 
 ECHO = """
     from multiloop.child_process import parent
@@ -123,9 +124,18 @@ def test_a_file_sees_itself_as_main_and_its_neighbours(script, tmp_path):
 
 def test_a_target_that_does_not_exist(tmp_path, capfd):
     async def main():
-        with pytest.raises(FileNotFoundError) as caught:
-            fork(tmp_path / "missing.py")
-        assert caught.value.filename == str(tmp_path / "missing.py")
+        for target, options in ((tmp_path / "missing.py", {}), ("missing.py", {"cwd": tmp_path})):
+            child = fork(target, silent=True, **options)
+            seen = record(child)
+            assert seen == [], "never inside the call"
+            with pytest.raises(FileNotFoundError) as caught:
+                await child.wait()
+            assert caught.value.filename == str(tmp_path / "missing.py")
+            assert seen == [("error", caught.value), ("close", -errno.ENOENT, None)]
+            assert child.pid is None
+            assert child.send("nobody is there") is False
+        with pytest.raises(InvalidCommand, match="x00"):
+            fork("nul\0.py")
         child = fork("no_such_module_at_all")
         assert await child.wait() == (1, None)
 

@@ -177,3 +177,20 @@ def test_what_is_no_path_is_a_type_error() -> None:
                     await function(wrong, *more)  # type: ignore[operator]
 
     multiloop.run(main)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_in_the_call_and_nothing_is_touched(top: Path) -> None:
+    async def main() -> None:
+        for title, function, more in FUNCTIONS:
+            with pytest.raises(TypeError, match="callback=3"):
+                function(top / "file", *more, callback=3)
+                pytest.fail(f"{title}: accepted")
+        async with await fs.open(top / "file") as file:
+            with pytest.raises(TypeError, match="callback=3"):
+                file.read(callback=3)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="callback=3"):
+                file.close(callback=3)  # type: ignore[arg-type]
+            assert await file.read() == b"x", "still open"
+
+    multiloop.run(main)
+    assert sorted(os.listdir(top)) == ["circle", "dir", "file"]

@@ -227,6 +227,8 @@ def test_what_cannot_be_meant_is_refused_in_the_call() -> None:
             http.fetch(url, headers={"X": "a\r\nInjected: yes"})
         with pytest.raises(UsageError, match="line breaks"):
             http.fetch(url, headers=[("X\nY", "a")])
+        with pytest.raises(UsageError, match="line breaks"):
+            http.Agent(headers={"X": "a\r\nInjected: yes"})
         with pytest.raises(UsageError, match="method"):
             http.fetch(url, method="GET /x")
         with pytest.raises(TypeError, match="body"):
@@ -239,6 +241,67 @@ def test_what_cannot_be_meant_is_refused_in_the_call() -> None:
             http.fetch(url, timeout=0)
         with pytest.raises(TypeError):
             http.fetch(url, colour="red")  # type: ignore[call-overload]
+
+    multiloop.run(main)
+
+
+WRONG_HEADERS: list[Any] = [
+    {"A b": "c"},
+    {"A:X": "c"},
+    {"": "c"},
+    {"Ä": "c"},
+    {"A": "bell\x07"},
+    [("Content-Length", "x")],
+    [("Content-Length", "1"), ("content-length", "2")],
+    {"Transfer-Encoding": "chunked"},
+]
+
+
+@pytest.mark.parametrize("headers", WRONG_HEADERS, ids=repr)
+@pytest.mark.parametrize("callback", [None, lambda error, reply: None], ids=["awaited", "callback"])
+def test_headers_that_corrupt_a_request_are_refused_in_the_call_and_nothing_is_sent(
+    headers: Any, callback: Any
+) -> None:
+    async def main() -> None:
+        connections: list[Any] = []
+        server = await net.create_server(connections.append).listen(0)
+        url = f"http://127.0.0.1:{server.address[1]}/"
+        for start in (http.fetch, http.request):
+            with pytest.raises(UsageError):
+                start(url, method="POST", headers=headers, callback=callback)  # type: ignore[operator]
+        with pytest.raises(UsageError):
+            http.Agent(headers=dict(headers))
+        await net.connect(server.address[1], "127.0.0.1")
+        await until(lambda: connections)
+        assert len(connections) == 1, "this test's own"
+        server.destroy_connections()
+        await server.close()
+
+    multiloop.run(main)
+
+
+def test_a_content_length_must_be_the_length_of_the_body() -> None:
+    async def main() -> None:
+        async with serve() as site:
+            for body in (b"x", "x", bytearray(b"x"), None):
+                for callback in (None, lambda error, reply: None):
+                    with pytest.raises(UsageError, match="10 with a body of"):
+                        http.fetch(
+                            site.url,
+                            method="POST",
+                            body=body,
+                            headers={"Content-Length": "10"},
+                            callback=callback,  # type: ignore[arg-type]
+                        )
+            with pytest.raises(UsageError, match="with a body of 7 bytes"):
+                http.fetch(site.url, method="POST", json={"a": 1}, headers={"content-length": "8"})
+            told = {"body": "ä", "headers": {"content-length": "2"}}
+            reply = await http.fetch(site.url + "/echo", method="POST", **told)  # type: ignore[call-overload]
+            assert (await reply.json())["headers"]["content-length"] == "2"
+            reply = await http.fetch(
+                site.url + "/echo", method="POST", body=[b"x", b"y"], headers={"Content-Length": "2"}
+            )
+            assert "transfer-encoding" not in (await reply.json())["headers"]
 
     multiloop.run(main)
 

@@ -167,3 +167,35 @@ def test_destroying_a_request_gives_it_up() -> None:
             await until(lambda: site.busy == 0 and open_descriptors() <= before)
 
     multiloop.run(main)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_before_anything_is_sent() -> None:
+    async def main() -> None:
+        async with serve() as site:
+            wrong: Any = 3
+            for start in (http.request, http.fetch):
+                with pytest.raises(TypeError, match="callback=3"):
+                    start(site.url, callback=wrong)  # type: ignore[operator]
+            reply = await http.fetch(site.url + "/echo")
+            with pytest.raises(TypeError, match="callback=3"):
+                reply.text(callback=wrong)
+            assert reply.status == 200
+
+    multiloop.run(main)
+
+
+@pytest.mark.parametrize("data", [b"x", None])
+def test_a_content_length_that_contradicts_the_end_is_the_streams_error_and_nothing_is_sent(data: Any) -> None:
+    async def main() -> None:
+        url = "http://127.0.0.1:1/"  # sending would be ConnectionRefusedError
+        seen: list[Any] = []
+        headers = {"Content-Length": "10"}
+        http.request(url, method="POST", headers=headers, callback=lambda error, _: seen.append(error)).end(data)
+        await until(lambda: seen)
+        request = http.request(url, method="POST", headers=headers)
+        request.end(data)
+        with pytest.raises(UsageError, match="Content-Length: 10"):
+            await request
+        assert [type(error) for error in seen] == [UsageError]
+
+    multiloop.run(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.support import LOOPS, until
 
 import multiloop
 from multiloop import fs, timers
-from multiloop.loop import CallbackOperation, Operation, begin, hub, launch
+from multiloop.loop import CallbackOperation, Operation, begin, call, call_always, hub, launch
 
 loops = pytest.mark.parametrize("loop", LOOPS)
 
@@ -280,3 +281,30 @@ def test_a_result_after_the_cancel_is_discarded(loop: Any) -> None:
 
     multiloop.run(main, loop=loop)
     assert discarded == ["resource"]
+
+
+# --- a callback that cannot be called ---------------------------------------------------------------------------------
+@loops
+@pytest.mark.parametrize("wrong", [3, 0, "print", [print]])
+def test_a_callback_that_cannot_be_called_is_refused_in_the_call_and_nothing_has_begun(loop: Any, wrong: Any) -> None:
+    ran: list[str] = []
+
+    async def work() -> None:
+        ran.append("the coroutine")
+
+    async def main() -> None:
+        starts: list[Callable[[], Any]] = [
+            lambda: begin(wrong),
+            lambda: launch(work(), wrong),
+            lambda: call(wrong, ran.append, ("a function",)),
+            lambda: call_always(wrong, ran.append, ("one that frees",)),
+            lambda: fs.read_file("/etc/hostname", callback=wrong),
+        ]
+        for start in starts:
+            with pytest.raises(TypeError, match="callback="):
+                start()
+            assert hub().refs == 0
+        await multiloop.offload(int)  # whatever a thread was given before this has run
+        assert ran == []
+
+    multiloop.run(main, loop=loop)

@@ -604,3 +604,25 @@ def test_the_high_water_mark_can_be_set() -> None:
             net.Socket(high_water_mark=0)
 
     multiloop.run(main)
+
+
+# --- a callback that cannot be called ---------------------------------------------------------------------------------
+@loops
+def test_a_callback_that_cannot_be_called_is_a_type_error_and_the_socket_is_as_before(loop: Any) -> None:
+    async def test(client: net.Socket, peer: net.Socket) -> None:
+        wrong: Any = 3
+        for call in (client.read, client.read_all, client.drain):
+            with pytest.raises(TypeError, match="callback=3"):
+                call(callback=wrong)
+        with pytest.raises(TypeError, match="callback=3"):
+            client.write(b"lost", wrong)
+        with pytest.raises(TypeError, match="callback=3"):
+            client.end(b"lost", wrong)
+        with pytest.raises(TypeError, match="callback=3"):
+            net.connect(1, callback=wrong)
+        client.end(b"all there is")
+        assert await peer.read_all() == b"all there is"
+        peer.end(b"answer")
+        assert await client.read() == b"answer", "nobody else reads"
+
+    run_pair(test, loop, allow_half_open=True)

@@ -294,3 +294,22 @@ def test_a_transform_that_is_closed_too_early_is_premature() -> None:
             await stream.finished(middle)
 
     multiloop.run(main)
+
+
+def test_a_callback_that_cannot_be_called_is_a_type_error_and_nothing_is_written() -> None:
+    async def main() -> None:
+        written: list[bytes] = []
+        sink = stream.Writable(write=written.append)
+        wrong: Any = 3
+        for call in (lambda: sink.write(b"lost", wrong), lambda: sink.end(b"lost", wrong), lambda: sink.drain(wrong)):
+            with pytest.raises(TypeError, match="callback=3"):
+                call()
+        with pytest.raises(TypeError, match="callback=3"):
+            stream.finished(sink, wrong)
+        with pytest.raises(TypeError, match="callback=3"):
+            stream.pipeline([b"lost"], sink, callback=wrong)
+        sink.end(b"all there is")
+        await stream.finished(sink)
+        assert written == [b"all there is"]
+
+    multiloop.run(main)

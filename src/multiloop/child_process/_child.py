@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shlex
 import signal as _signal
@@ -61,7 +62,7 @@ class ChildProcess(Handle, Messaging):
         self._timers: list[asyncio.TimerHandle] = []
         self._waiters: list[AnyOperation[Exit]] = []
         self._exit: Exit | None = None
-        self._error: OSError | None = None
+        self._error: OSError | InvalidCommand | None = None
         self._closed = False
         self._readers_open = 0
         self.spawn_file = file
@@ -79,10 +80,13 @@ class ChildProcess(Handle, Messaging):
         try:
             opened = self._launch(arguments, executable)
         except OSError as error:
-            self._opened(self._hub)
-            self._hub.loop.call_soon(self._not_started, error)
+            self._fails_to_start(error)
         else:
             self._started(*opened)
+
+    def _fails_to_start(self, error: OSError | InvalidCommand) -> None:
+        self._opened(self._hub)
+        self._hub.loop.call_soon(self._not_started, error)
 
     def _launch(
         self, arguments: Sequence[str | bytes | os.PathLike[str]], executable: StrPath | None
@@ -178,12 +182,13 @@ class ChildProcess(Handle, Messaging):
                 reader._begin()
         process.watch(self._hub.loop, self._exited)
 
-    def _not_started(self, error: OSError) -> None:
+    def _not_started(self, error: OSError | InvalidCommand) -> None:
         self._error = error
-        error.syscall, error.path, error.spawn_args = "spawn", self.spawn_file, self.spawn_args  # type: ignore[attr-defined]
+        error.syscall, error.path, error.spawn_args = "spawn", self.spawn_file, self.spawn_args  # type: ignore[union-attr]
         if not self._waiters or self.listener_count("error"):
             self._hub.call(self.emit, "error", error)
-        self._exit = Exit(-(error.errno or 1), None)
+        number = errno.EINVAL if isinstance(error, InvalidCommand) else error.errno
+        self._exit = Exit(-(number or 1), None)
         self._maybe_close()
 
     # -- ending ----------------------------------------------------------------------------------------------------
@@ -363,6 +368,6 @@ def spawn(command: StrPath, args: Sequence[StrPath] = (), **options: Unpack[Spaw
     """Start a command with its arguments; returns the child at once. Options: see `SpawnOptions`.
 
     That the command does not exist, or cannot be run, is the child's 'error' event (an OSError with the name in it).
-    Raises UsageError for options and arguments that cannot be meant.
+    Raises UsageError for options and arguments that cannot be meant; InvalidCommand for a NUL in them.
     """
     return start(command, args, SpawnOptions(**options))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack, overload
 
 from .._limits import EXEC_MAX_BUFFER_BYTES
-from ..errors import CommandFailed, CommandTimeout, MaxBufferExceeded, UsageError
-from ..loop import CallbackOperation, ErrorFirst, Hub, Operation, hub
+from ..errors import CommandFailed, CommandTimeout, InvalidCommand, MaxBufferExceeded, UsageError
+from ..loop import CallbackOperation, ErrorFirst, Hub, Operation, check_callback, hub
 from ._child import ChildProcess, command_line
 from ._options import SpawnKeywords, SpawnOptions, StrPath
 
@@ -67,7 +67,7 @@ def exec(  # noqa: A001 - Node's name
         input: text or bytes for its stdin.
 
     Raises:
-        OSError: it could not be started.
+        OSError: it could not be started. InvalidCommand: there is a NUL in it. Both through await, or to the callback.
         CommandFailed: it ended with another code than 0, or by a signal; `stdout` and `stderr` are in it.
         CommandTimeout: it was killed after `timeout` (also a TimeoutError, and a CommandFailed).
         MaxBufferExceeded: it wrote more than `max_buffer` and was killed; the truncated output is in it.
@@ -98,6 +98,7 @@ def exec_file(
 def _run(
     command: StrPath, args: Sequence[StrPath], keywords: ExecKeywords, callback: ErrorFirst | None
 ) -> ExecOperation | ExecCallback:
+    check_callback(callback)
     settings: dict[str, Any] = dict(keywords)
     collecting = _Collecting(
         settings.pop("encoding", "utf-8"),
@@ -129,7 +130,10 @@ class _Collecting:
     ) -> ExecOperation | ExecCallback:
         line, executable = command_line(command, args, options)
         child = self._child = _Collected(of, str(command), [str(word) for word in line], options, self)
-        child._start(line, executable)
+        try:
+            child._start(line, executable)
+        except InvalidCommand as error:  # spawn() raises it; here somebody waits for all that keeps it from starting
+            child._fails_to_start(error)
         operation = self._operation = _make_operation(of, callback)
         operation.child = child
         operation._stop = self._cancelled

@@ -7,6 +7,7 @@ It is no fork of this process (that would copy threads and locks): a new interpr
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -43,9 +44,8 @@ def fork(target: StrPath, args: Sequence[StrPath] = (), **options: Unpack[ForkKe
         exec_argv: its options (those of this interpreter, as -X dev or -W error).
         silent: stdin, stdout and stderr are pipes.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UsageError: options that cannot be meant.
+    That the file or the interpreter does not exist is the child's 'error' event (FileNotFoundError with the name), as for
+    `spawn`. Raises UsageError for options that cannot be meant.
     """
     settings = dict(options)
     exec_path = settings.pop("exec_path", None) or sys.executable
@@ -60,17 +60,20 @@ def fork(target: StrPath, args: Sequence[StrPath] = (), **options: Unpack[ForkKe
     entries = [stdio] * 3 if isinstance(stdio, str) or not isinstance(stdio, Sequence) else list(stdio)
     settings["stdio"] = entries if "ipc" in entries else [*entries, "ipc"]
     name = os.fspath(target)
-    if _is_file(name):
-        base = settings.get("cwd")
-        path = os.path.join(base, name) if isinstance(base, str | os.PathLike) else name
-        if not os.path.isfile(path):
-            raise FileNotFoundError(2, "fork(): no such Python file", path)
     flags = own_flags() if exec_argv is None else list(exec_argv)  # type: ignore[call-overload]
     line = [exec_path, *flags, str(_BOOTSTRAP), name, *args]
     child = ChildProcess(hub(), name, [os.fspath(word) for word in line], SpawnOptions(**settings))  # type: ignore[arg-type]
-    child._start(line, None)
+    missing = _missing_file(name, child._options.cwd)
+    if missing is None:
+        child._start(line, None)
+    else:
+        child._fails_to_start(FileNotFoundError(errno.ENOENT, "fork(): no such Python file", missing))
     return child
 
 
-def _is_file(name: str) -> bool:
-    return name.endswith(".py") or os.sep in name
+def _missing_file(name: str, folder: StrPath | None) -> str | None:
+    """The path of the file that is not there; None for a file that is, for modules, and for what is no path at all."""
+    if not (name.endswith(".py") or os.sep in name) or "\0" in name:
+        return None
+    path = name if folder is None else os.path.join(folder, name)
+    return None if os.path.isfile(path) else path

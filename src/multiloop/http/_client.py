@@ -51,7 +51,8 @@ def fetch(
         body: bytes, str, or an iterable of them, sync or async, that is sent as it comes (chunked, unless you give a
             Content-Length).
         json: sent as JSON, with its content type; instead of `body`.
-        headers: names to values, or pairs.
+        headers: names to values, or pairs. A Content-Length must be the body's; for one that is iterated over it is sent
+            as you give it.
         params: added to the URL's query.
         agent: whose connections to use.
         timeout: seconds in all, or `http.Timeouts`.
@@ -60,7 +61,7 @@ def fetch(
         server_hostname: the name that the certificate must be for.
 
     Raises:
-        UsageError: the URL, the method or an option cannot be meant (at once, in the call).
+        UsageError: the URL, the method, a header or an option cannot be meant (at once, in the call).
         OSError: no connection: refused, unreachable, unresolvable, certificate not good; the address is its `filename`.
         RequestTimeout: a TimeoutError; `phase` says what took too long.
         ReplyIncomplete: a ConnectionError; the server ended the connection too early.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _limits as limits
 from ..errors import ClosedError, UsageError
 from ..loop import Operation, hub, launch, offload
+from ._client_headers import checked_headers
 
 if TYPE_CHECKING:
     from ._client_engine import Engine
@@ -102,7 +103,9 @@ class Agent:
         self.cookies = cookies
         self.local_address = local_address
         self.path = path
-        self.headers = dict(headers or {})
+        self.headers = dict(checked_headers(headers))
+        if any(name.lower() == "content-length" for name in self.headers):
+            raise UsageError("Agent(headers=): a Content-Length belongs to one request")
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None

@@ -14,8 +14,8 @@ from typing import Any, TypedDict
 from .. import _limits as limits
 from ..errors import UsageError
 from ._client_agent import Agent, Timeouts, Tls, default_agent
+from ._client_headers import Headers, check_length, checked_headers
 
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
@@ -70,16 +70,10 @@ def checked(
     if tls is not None and not isinstance(tls, bool | ssl.SSLContext):
         raise TypeError(f"tls= is True, False or an ssl.SSLContext, not {type(tls).__name__}")
     used = agent or default_agent()
-    pairs = list(headers.items() if isinstance(headers, Mapping) else headers or ())
-    for name, value in pairs:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers are str, not {name!r}: {value!r}")
-        if any(character in name + value for character in "\r\n\0"):
-            raise UsageError(f"a header cannot contain line breaks or NUL: {name!r}: {value!r}")
     return RequestOptions(
         url=url,
         method=method.upper(),
-        headers=pairs,
+        headers=checked_headers(headers),
         params=params,
         agent=used,
         timeouts=used.timeouts.given(timeout),
@@ -90,17 +84,21 @@ def checked(
 
 
 def body_of(options: RequestOptions, body: Any, json: Any) -> tuple[Any, bool]:
-    """Return what is sent, and whether it can be sent again. JSON gets its content type."""
+    """Return what is sent, and whether it can be sent again. JSON gets its content type.
+
+    Raises UsageError for a Content-Length that contradicts the body.
+    """
     if json is not None:
         if body is not None:
             raise UsageError("give body= or json=, not both")
         body = _json.dumps(json, separators=(",", ":")).encode()
         if not any(name.lower() == "content-type" for name, _ in options.headers):
             options.headers.append(("Content-Type", "application/json"))
-    if body is None or isinstance(body, bytes | str):
-        return body, True
     if isinstance(body, bytearray | memoryview):
-        return bytes(body), True
+        body = bytes(body)
+    if body is None or isinstance(body, bytes | str):
+        check_length(options.headers, body)
+        return body, True
     if hasattr(body, "__aiter__") or (hasattr(body, "__iter__") and not isinstance(body, Mapping)):
         return StreamedBody(body), False
     raise TypeError(f"a body is bytes, str, or an iterable of bytes (sync or async), not {type(body).__name__}")

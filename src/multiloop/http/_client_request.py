@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any, Unpack
 
 from ..errors import UsageError
-from ..loop import AnyOperation, ErrorFirst, launch
+from ..loop import AnyOperation, ErrorFirst, check_callback, launch
 from ..stream import Writable
 from ._client import exchange
 from ._client_options import RequestKeywords, RequestOptions, body_of, checked
@@ -30,6 +30,7 @@ class ClientRequest(Writable):
     """
 
     def __init__(self, options: RequestOptions, callback: ErrorFirst | None) -> None:
+        check_callback(callback)
         super().__init__()
         self._options = options
         self._callback = callback
@@ -61,10 +62,10 @@ class ClientRequest(Writable):
     async def _writev(self, chunks: Sequence[bytes]) -> None:
         data = b"".join(chunks)
         if self._op is None and self.writable_ended and not self._queue:
-            self._start(data, repeatable=True)  # all there is
+            self._start(data)  # all there is
             return
         if self._op is None:
-            self._start(self._pieces(), repeatable=False)
+            self._start(self._pieces())
         while data and not self._sender_left:
             if self._piece is not None and not self._piece.done():
                 self._piece.set_result(data)
@@ -74,7 +75,7 @@ class ClientRequest(Writable):
 
     async def _final(self) -> None:
         if self._op is None:
-            self._start(None, repeatable=True)
+            self._start(None)
         elif self._piece is not None and not self._piece.done():
             self._piece.set_result(b"")
 
@@ -95,11 +96,8 @@ class ClientRequest(Writable):
         if self._taken is not None and not self._taken.done():
             self._taken.set_result(None)
 
-    def _start(self, body: Any, *, repeatable: bool) -> None:
-        if repeatable:
-            data = body
-        else:
-            data, _ = body_of(self._options, body, None)
+    def _start(self, body: bytes | AsyncIterator[bytes] | None) -> None:
+        data, repeatable = body_of(self._options, body, None)
         self._op = launch(exchange(self._options, data, repeatable), self._answered, discard=Reply.close)
 
     # -- the reply -------------------------------------------------------------------------------------------------
@@ -162,6 +160,7 @@ def request(
     """Make a request to write to: `request.write(data)`, `request.end()`, `reply = await request`.
 
     `end()` is needed for every method, as in Node; for a body that is at hand, `fetch` is simpler. Options and errors as
-    `fetch`, of which the same connections are used. `callback(error, reply)` is called once.
+    `fetch`, of which the same connections are used; a Content-Length that contradicts an `end(data)` is the stream's
+    error, and nothing is sent. `callback(error, reply)` is called once.
     """
     return ClientRequest(checked(url, method, **options), callback)

@@ -23,6 +23,7 @@ from ._operation import CallbackOperation as CallbackOperation
 from ._operation import ErrorFirst as ErrorFirst
 from ._operation import Operation as Operation
 from ._operation import begin as begin
+from ._operation import check_callback as check_callback
 from ._operation import launch as launch
 from ._run import LoopName as LoopName
 from ._run import leave_signals as leave_signals

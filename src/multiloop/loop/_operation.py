@@ -9,7 +9,8 @@ Guarantees
 * `cancel()` stops the work where that is possible and always frees what it holds: a result that comes too late goes to
   the `discard` function that the maker gave.
 * An operation that fails and is never awaited goes to `on_uncaught` (under `run`; else to the loop's handler).
-* A callback gets `(error, None)` or `(None, value)`, later, never inside the call that started the operation.
+* A callback gets `(error, None)` or `(None, value)`, later, never inside the call that started the operation. What cannot
+  be called is refused by that call, with a TypeError, before anything has begun.
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class CallbackOperation(Generic[T]):
     __slots__ = ("__weakref__", "_callback", "_context", "_counted", "_done", "_hub", "_stop")
 
     def __init__(self, of: Hub, callback: Callable[[BaseException | None, T | None], Any]) -> None:
+        if not callable(callback):
+            check_callback(callback)  # type: ignore[unreachable] # not every caller is typed
         self._hub = of
         self._callback = callback
         self._context = contextvars.copy_context()
@@ -220,6 +223,12 @@ ErrorFirst = Callable[[BaseException | None, Any], Any]
 Discard = Callable[[Any], Any]
 
 
+def check_callback(callback: Any) -> None:
+    """Raise TypeError for a `callback=` that cannot be called; for who keeps one without an operation, or begins later."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback={callback!r}: a function of (error, value), or None to await the result")
+
+
 @overload
 def begin(callback: None = None, of: Hub | None = None, *, discard: Discard | None = None) -> Operation[Any]: ...
 @overload
@@ -233,7 +242,8 @@ def begin(
 ) -> AnyOperation[Any]:
     """Make an operation that the caller settles with `_succeed` or `_fail` from the loop's thread, later.
 
-    `discard` frees a result that the awaiter was cancelled too early to take, and too late to stop.
+    `discard` frees a result that the awaiter was cancelled too early to take, and too late to stop. Raises TypeError for a
+    callback that cannot be called: begin before anything else is done.
     """
     if of is None:
         of = hub()
@@ -254,7 +264,11 @@ def launch(
     discard: Callable[[T], Any] | None = None,
 ) -> Any:
     """Start a coroutine as an operation, at once. `discard` frees a result that comes after a cancel."""
-    made = begin(callback, discard=discard)
+    try:
+        made = begin(callback, discard=discard)
+    except BaseException:
+        coroutine.close()  # it will never run
+        raise
     of: Hub = made._hub
     task = of.loop.create_task(coroutine)
     stopped = False

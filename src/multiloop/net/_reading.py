@@ -196,11 +196,11 @@ class CallbackReading:
     __slots__ = ("_incoming", "_size_bytes", "op")
 
     def __init__(self, incoming: Incoming, size_bytes: int, callback: ErrorFirst) -> None:
+        self.op: CallbackOperation[bytes] = begin(callback, incoming.hub).unref()
         incoming.has_reader = True
         incoming.begin_wait(self, size_bytes, False)
         self._incoming = incoming
         self._size_bytes = size_bytes
-        self.op: CallbackOperation[bytes] = begin(callback, incoming.hub).unref()
         self.op._stop = self._end
         incoming.hub.loop.call_soon(self.wake)  # a callback never comes inside the call
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from .._limits import SOCKET_HIGH_WATER_BYTES
 from ..errors import UsageError
-from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, hub
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, check_callback, hub
 from ._connection import Connection, apply_keep_alive
 from ._idle import IdleTimer, checked_timeout
 from ._incoming import CHUNK, EVERYTHING
@@ -108,10 +108,11 @@ class Socket(Connection):
 
         Raises:
             ClosedError: after `end()`.
-            TypeError: for anything that is not bytes, bytearray, memoryview or str.
+            TypeError: for anything that is not bytes, bytearray, memoryview or str; for a callback that cannot be called.
         """
         transport = self._fast
         if transport is None or callback is not None or type(data) is not bytes:
+            check_callback(callback)
             return self._outgoing.write(data, callback)
         self.bytes_written += len(data)
         transport.write(data)
@@ -136,6 +137,7 @@ class Socket(Connection):
 
         `callback(error, None)` comes when everything has left. Calling it again changes nothing.
         """
+        check_callback(callback)
         if data is not None:
             self.write(data)
         first = not self._outgoing.ended

@@ -48,11 +48,11 @@ def pipeline(*stages: Any, end: bool = True, callback: ErrorFirst | None = None)
         stages = tuple(stages[0])
     if len(stages) < 2:
         raise UsageError(f"pipeline() needs a source and a destination, not {len(stages)} stages")
+    made = _Pipeline(stages, end)
+    op = launch(made.run(), callback)
     for stage in stages:
         if isinstance(stage, Stream):
             stage._awaited = True
-    made = _Pipeline(stages, end)
-    op = launch(made.run(), callback)
     cancel_task = op._stop
 
     def stop() -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ClosedError
-from ..loop import AnyOperation, ErrorFirst, begin
+from ..loop import AnyOperation, ErrorFirst, begin, check_callback
 from ._base import Stream
 from ._chunks import as_bytes, mark, size_of
 
@@ -101,6 +101,8 @@ class Writable(Stream):
         Never raises for a stream that failed: it returns False, and `drain()` raises why. `callback(error, None)` comes
         when this chunk is written. Raises ClosedError after `end()`, TypeError for what is neither bytes nor text.
         """
+        if callback is not None:
+            check_callback(callback)
         if self.writable_ended and not self.destroyed:
             raise ClosedError(f"{type(self).__name__}.write() after end()")
         if not self._sink_objects:
@@ -138,6 +140,7 @@ class Writable(Stream):
 
         `callback(error, None)` comes then. Calling it again changes nothing.
         """
+        check_callback(callback)
         if chunk is not None:
             self.write(chunk)
         if callback is not None:

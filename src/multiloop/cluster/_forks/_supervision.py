@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 from ... import _limits as limits
 from ..._wire.messages import Report
 from ...errors import NeverReady, RestartFailed, UsageError
-from ...loop import AnyOperation, ErrorFirst, Hub, begin
+from ...loop import AnyOperation, ErrorFirst, Hub, begin, check_callback
 from ...pool._machine import usable_cores
 from .. import _actions as act
 from .._settings import SupervisorSettings
@@ -181,6 +181,7 @@ class Supervision:
 
         Raises RestartFailed when it cannot start: the workers from before go on.
         """
+        check_callback(callback)
         if self._primary.steward is not None:
             self._primary.steward.reloading()
         return self._order(self._supervisor.reload, callback)
