@@ -72,6 +72,16 @@ def test_the_life_of_a_worker_as_it_is_told(tmp_path: Path) -> None:
 ENDS: dict[str, tuple[str, str, tuple[bool, int | None, str | None]]] = {
     "worker.disconnect()": ("worker.disconnect()", "", (True, 0, None)),
     "worker.disconnect(grace=0)": ("worker.disconnect(grace=0)", "", (True, 0, None)),
+    "worker.disconnect(grace=0), and it has timers": (
+        "worker.once('message', lambda *_, worker=worker: worker.disconnect(grace=0))",
+        "timers.set_interval(lambda: None, 1), cluster.worker.send('it has timers')",
+        (True, 0, None),
+    ),
+    "worker.disconnect(grace=0), and its loop is blocked": (
+        "os.kill(worker.process.pid, signal.SIGSTOP), worker.disconnect(grace=0)",
+        "",
+        (True, None, "SIGKILL"),
+    ),
     "cluster.disconnect()": ("cluster.disconnect()", "", (True, 0, None)),
     "worker.kill()": ("worker.kill()", "", (False, None, "SIGTERM")),
     'worker.kill("SIGKILL")': ("worker.kill('SIGKILL')", "", (False, None, "SIGKILL")),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import signal
@@ -93,6 +94,7 @@ class Member(EventEmitter):
         self._routes: Routes | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._dies = False
+        self._leaves_at_s = math.inf  # whatever keeps it
         parent.mirror = self.worker
         answer_stack_signal(self._page)
         self._take_signals()
@@ -384,6 +386,8 @@ class Member(EventEmitter):
         if self._leaving is None:
             # Counted: the program goes on until this is done, and no longer, whatever its main function waits for.
             self._hub.let_main_go()
+            if message.grace_s is not None:
+                self._leaves_at_s = time.monotonic() + message.grace_s
             self._leaving = self._hub.adopt(self._leave(message))
         elif message.at_once:
             self.parent.disconnect()
@@ -438,6 +442,8 @@ class Member(EventEmitter):
             self.tell("disconnect")
         if self.worker.exited_after_disconnect is None or self._dies:
             self._leave_at_once()
+        elif self.hub is not None and self._leaves_at_s < math.inf:
+            self.hub.loop.call_later(max(0.0, self._leaves_at_s - time.monotonic()), self._leave_at_once)
 
     def _leave_at_once(self) -> None:
         """Nobody is at the other end any more, or this worker kills itself: end with exit code 0, whatever runs."""

@@ -99,7 +99,7 @@ class Primary(EventEmitter):
         if self.steward is not None:
             self.steward.loop_runs(of)
 
-    def _on_loop(self, function: Callable[[], None]) -> None:
+    def on_loop(self, function: Callable[[], None]) -> None:
         """Do this in the next turn of the loop: of the first one, if none runs yet."""
         if self.hub is None and asyncio._get_running_loop() is not None:
             self._early.append(function)
@@ -127,7 +127,7 @@ class Primary(EventEmitter):
         """Change how the next workers are started. See `Settings`; what is not named stays."""
         settings = self.settings = self.settings.merged(changes)
         self._freeze_policy()
-        self._on_loop(lambda: self._emit("setup", settings))
+        self.on_loop(lambda: self._emit("setup", settings))
 
     def supervise(self, settings: SupervisorSettings, ready: ReadyWhen, *, signals: bool) -> Supervision:
         """Keep so many workers going from when the loop runs."""
@@ -136,7 +136,7 @@ class Primary(EventEmitter):
         self._freeze_policy()
         self.supervision = made = Supervision(self, settings, ready, signals=signals)
         self.flock = made.flock
-        self._on_loop(self._supervise)
+        self.on_loop(self._supervise)
         return made
 
     def _supervise(self) -> None:
@@ -183,7 +183,7 @@ class Primary(EventEmitter):
             self._lifeline = os.pipe()
         worker.start(command, options, self._lifeline[0])
         self.workers[worker.id] = worker
-        self._on_loop(lambda: self._take_on(worker))
+        self.on_loop(lambda: self._take_on(worker))
         return worker
 
     def _dead(self) -> Worker:
@@ -366,6 +366,8 @@ class Primary(EventEmitter):
                 self.flock.leaving(worker.id, time.monotonic())
                 self.act()
                 worker.tell("draining")
+        if grace_s is not None and self.supervision is None:
+            worker.end_within(grace_s)
         others = any(
             each is not worker and each.is_connected() and not each.is_leaving for each in self.workers.values()
         )

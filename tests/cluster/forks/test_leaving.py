@@ -1,0 +1,43 @@
+"""How workers leave: with all that they had sent, and whatever holds them up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.forks.program import run
+
+
+@pytest.mark.slow
+def test_after_its_grace_disconnecting_all_ends_those_that_would_stay_too(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            async def program():
+                timer, blocked, told_before = workers = [cluster.fork() for _ in range(3)]
+                while not all(worker.state.value == "listening" for worker in workers):
+                    await timers.sleep(0.01)
+                for worker in workers:
+                    worker.on("exit", lambda *how, worker=worker: say(worker.id, *how, worker.exited_after_disconnect))
+                os.kill(blocked.process.pid, signal.SIGSTOP)
+                told_before.disconnect()
+                await events.once(told_before, "disconnect")
+                await cluster.disconnect(grace=0)
+                say("all", cluster.workers)
+
+            multiloop.run(program)
+        else:
+            async def main():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                timers.set_interval(lambda: None, 0.1)
+                await net.create_server().listen(0)
+
+            multiloop.run(main)
+        """,
+    )
+    assert ended.code == 0
+    assert sorted(ended.lines[:-1]) == ["1 0 None True", "2 None SIGKILL True", "3 None SIGKILL True"]
+    assert ended.lines[-1] == "all {}"
+    assert ended.err.count("did not leave within its grace: killed") == 2
