@@ -17,7 +17,7 @@ def test_after_its_grace_disconnecting_all_ends_those_that_would_stay_too(tmp_pa
         if cluster.is_primary:
             async def program():
                 timer, blocked, told_before = workers = [cluster.fork() for _ in range(3)]
-                while not all(worker.state.value == "listening" for worker in workers):
+                while not all(worker.state == "listening" for worker in workers):
                     await timers.sleep(0.01)
                 for worker in workers:
                     worker.on("exit", lambda *how, worker=worker: say(worker.id, *how, worker.exited_after_disconnect))

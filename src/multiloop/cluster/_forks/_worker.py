@@ -17,7 +17,7 @@ import math
 import pickle
 import time
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ... import _limits as limits
@@ -47,8 +47,8 @@ _FAILED_START_S = 1.0  # before the 'exit' of a worker that could not be started
 _EXIT_FOLLOWS_S = 1.0  # that a disconnected worker takes to leave
 
 
-class State(Enum):
-    """Where a worker is in its life, as Node counts it."""
+class State(StrEnum):
+    """Where a worker is in its life, as Node counts it. Each is the word, too: `worker.state == "listening"`."""
 
     NONE = "none"
     ONLINE = "online"
