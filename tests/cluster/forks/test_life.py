@@ -206,27 +206,6 @@ def test_settings_add_up_and_hold_for_later_forks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_silent_workers_have_streams(tmp_path: Path) -> None:
-    ended = run(
-        tmp_path,
-        """
-        if cluster.is_primary:
-            cluster.setup_primary(silent=True)
-            worker = cluster.fork()
-
-            async def program():
-                worker.process.stdout.on("data", lambda data: say("heard", bytes(data).decode().strip()))
-                await cluster.wait()
-
-            multiloop.run(program)
-        else:
-            print("hello")
-        """,
-    )
-    assert "".join(line.removeprefix("heard ") for line in ended.lines) == "hello"
-
-
-@pytest.mark.slow
 def test_a_program_that_is_typed_in_cannot_be_forked(tmp_path: Path) -> None:
     code = "from multiloop import cluster\ntry:\n    cluster.fork()\nexcept Exception as error:\n"
     code += "    print(type(error).__name__, error)\n"

@@ -137,7 +137,7 @@ class Worker(Talk):
             self.process.mirror = self
             self.process.on_channel = self._add_handlers
             self.process.on("exit", self._exited).on("disconnect", self._disconnected).on("error", self._failed)
-            self.process.launch()
+            self.process.launch(self._primary.hub)
             made.pop_all()
 
     def attach(self, of: Hub) -> None:
