@@ -41,3 +41,28 @@ def test_after_its_grace_disconnecting_all_ends_those_that_would_stay_too(tmp_pa
     assert sorted(ended.lines[:-1]) == ["1 0 None True", "2 None SIGKILL True", "3 None SIGKILL True"]
     assert ended.lines[-1] == "all {}"
     assert ended.err.count("did not leave within its grace: killed") == 2
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_ends_in_the_same_turn_as_the_program_is_no_error(tmp_path: Path, loop: str) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            worker = cluster.fork()
+
+            async def program():
+                await events.once(worker, "listening")
+                worker.kill("SIGKILL")
+                os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # this loop has not heard of it
+                raise RuntimeError("the end")
+
+            multiloop.run(program, loop=LOOP)
+        else:
+            async def main():
+                await net.create_server().listen(0)
+
+            multiloop.run(main)
+        """.replace("LOOP", repr(loop)),
+    )
+    assert (ended.code, ended.err.count("Traceback")) == (1, 1), ended.err
