@@ -99,6 +99,7 @@ MAX_UNDECIDED = 1024  # connections whose head is being read, or that wait for a
 LISTENER_LINGER_S = 10.0  # a forking program's listener whose last worker died stays open for the next one.
 LEAVE_S = 0.5  # what workers of a forking program may take to leave once it has ended.
 FORCE_MARGIN_S = 2.0  # and beyond the grace of a disconnect(); then they are killed.
+THREADS_LEAVE_S = 2.0  # and the threads of one that was let go without a grace, once its loop has ended.
 ANSWERER_COMES_S = 2.0  # how long a request waits for a 'request' listener where nobody listens: programs start.
 MAX_COUNTERS = 4096  # named ones of a cluster: 32 KiB of shared memory.
 RELAY_HIGH_WATER_BYTES = 4 * 1024 * 1024  # of messages between workers, for one that takes nothing; then it is said,

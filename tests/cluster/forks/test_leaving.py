@@ -66,3 +66,86 @@ def test_a_worker_that_ends_in_the_same_turn_as_the_program_is_no_error(tmp_path
         """.replace("LOOP", repr(loop)),
     )
     assert (ended.code, ended.err.count("Traceback")) == (1, 1), ended.err
+
+
+@pytest.mark.slow
+def test_neither_a_blocked_loop_nor_a_thread_keeps_a_worker_whose_channel_closes(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        import threading
+
+        async def life_of(what):
+            worker = cluster.fork()
+            await events.once(worker, "listening")
+            worker.send(what)
+            await worker.process.stdout.read()  # it is in that state
+            if what in ("sleeps", "computes", "has a thread"):
+                worker.process.disconnect()
+            elif what == "is told to go":
+                worker.disconnect()
+            code, name = await events.once(worker, "exit")
+            say(what, code, name, worker.exited_after_disconnect)
+
+        async def program():
+            cluster.setup_primary(stdio=["ignore", "pipe", "inherit"])
+            await asyncio.gather(*map(life_of, (
+                "sleeps", "computes", "has a thread", "is told to go", "disconnects", "kills", "closes",
+            )))
+
+        def act(what, handle):
+            if what not in ("sleeps", "computes"):
+                threading.Thread(target=time.sleep, args=(100,)).start()
+            os.write(1, b"so")
+            if what == "sleeps":
+                time.sleep(100)
+            while what == "computes":
+                pass
+            me = cluster.worker
+            {"disconnects": me.disconnect, "kills": me.kill, "closes": me.process.disconnect}.get(what, lambda: None)()
+
+        async def main():
+            cluster.worker.on("message", act)
+            await net.create_server().listen(0)
+
+        multiloop.run(program if cluster.is_primary else main)
+        """,
+    )
+    assert ended.code == 0, ended.err
+    assert sorted(ended.lines) == [
+        "closes 0 None False",
+        "computes 0 None False",
+        "disconnects 0 None True",
+        "has a thread 0 None False",
+        "is told to go 0 None True",
+        "kills 0 None True",
+        "sleeps 0 None False",
+    ]
+
+
+@pytest.mark.slow
+def test_a_worker_whose_channel_was_closed_has_got_what_was_sent_before(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            async def program():
+                worker = cluster.fork()
+                await events.once(worker, "listening")
+                for number in range(1000):
+                    worker.send(str(number) * 1000)
+                worker.process.disconnect()
+                say("exit", *await events.once(worker, "exit"))
+
+            multiloop.run(program)
+        else:
+            async def main():
+                got = []
+                cluster.worker.on("message", lambda value, handle: got.append(value))
+                cluster.worker.on("disconnect", lambda: print("got", len(got)))
+                await net.create_server().listen(0)
+
+            multiloop.run(main)
+        """,
+    )
+    assert ended.lines == ["got 1000", "exit 0 None"]
