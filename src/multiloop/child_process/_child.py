@@ -82,7 +82,9 @@ class ChildProcess(Handle, Messaging):
         except OSError as error:
             self._fails_to_start(error)
         else:
-            self._started(*opened)
+            ours, ends = opened
+            self._open_streams(self._hub, ours)
+            self._started(ends)
 
     def _fails_to_start(self, error: OSError | InvalidCommand) -> None:
         self._opened(self._hub)
@@ -151,16 +153,19 @@ class ChildProcess(Handle, Messaging):
                     raise InvalidCommand(word) from None
             raise
 
-    def _started(self, ours: Sequence[int | None], ends: ChannelEnds | None) -> None:
-        process, of = self._process, self._hub
-        assert process is not None
-        self._opened(of)
+    def _open_streams(self, of: Hub | None, ours: Sequence[int | None]) -> None:
+        """Make the streams of our ends of its pipes. Without a loop they wait to be attached to one."""
         if ours[0] is not None:
             self.stdin = WritePipe(of, ours[0])
         if ours[1] is not None:
-            self.stdout = self._reader(ours[1])
+            self.stdout = self._reader(of, ours[1])
         if ours[2] is not None:
-            self.stderr = self._reader(ours[2])
+            self.stderr = self._reader(of, ours[2])
+
+    def _started(self, ends: ChannelEnds | None) -> None:
+        process, of = self._process, self._hub
+        assert process is not None
+        self._opened(of)
         if ends is not None:
             channel = self._open_channel(ends, self._options.max_message_size, f"to child {self.pid}")
             channel.unref()  # the child itself is what counts
@@ -168,9 +173,9 @@ class ChildProcess(Handle, Messaging):
             self._timers.append(of.loop.call_later(self._options.timeout, self._when_timed_out))
         of.loop.call_soon(self._spawned)
 
-    def _reader(self, descriptor: int) -> ReadPipe:
+    def _reader(self, of: Hub | None, descriptor: int) -> ReadPipe:
         self._readers_open += 1
-        return ReadPipe(self._hub, descriptor, self._reader_closed)
+        return ReadPipe(of, descriptor, self._reader_closed)
 
     def _spawned(self) -> None:
         process = self._process

@@ -3,7 +3,7 @@
 What lives here: both classes. What must not: the child.
 
 They watch the descriptors themselves: a pipe needs no transport, and pausing is then down to the kernel, so that a
-child which writes more than is read waits.
+child which writes more than is read waits. They may be there before the loop is, as their child.
 """
 
 from __future__ import annotations
@@ -24,16 +24,40 @@ _CHUNK_BYTES = 64 * 1024
 _UNBOUNDED = 1 << 62
 
 
-class ReadPipe(EventEmitter):
+class _Pipe(EventEmitter):
+    """An end of a pipe. It may be made before a loop runs: events come when it is attached to one."""
+
+    _hub: Hub
+    _attached = False
+    _early: deque[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
+
+    def _attach(self, of: Hub) -> None:
+        """From now on this loop has it; once."""
+        self._hub = of
+        self._attached = True
+        early, self._early = self._early, None
+        for callback, args in early or ():
+            self._later(callback, *args)
+
+    def _later(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call it in the next turn of the loop: of the first one, if none runs yet."""
+        if self._attached:
+            self._hub.loop.call_soon(self._hub.call, callback, *args)
+            return
+        if self._early is None:
+            self._early = deque()
+        self._early.append((callback, args))
+
+
+class ReadPipe(_Pipe):
     """What a child writes: read it with a 'data' listener, `async for chunk in pipe`, `lines()`, `read()` or `read_all()`.
 
     Events: 'data' (bytes, or str after `set_encoding`) · 'end' (all of it was taken) · 'close' (the descriptor is closed).
     Nobody reads: 64 KiB are kept, then the child waits. Once the child has ended, what it had written is kept for you.
     """
 
-    def __init__(self, of: Hub, descriptor: int, on_closed: Callable[[], None]) -> None:
+    def __init__(self, of: Hub | None, descriptor: int, on_closed: Callable[[], None]) -> None:
         os.set_blocking(descriptor, False)
-        self._hub = of
         self._descriptor = descriptor
         self._on_closed = on_closed
         self._chunks: deque[Any] = deque()
@@ -48,8 +72,14 @@ class ReadPipe(EventEmitter):
         self._end_told = False
         self.closed = False  # nothing more comes from the child
         self.bytes_read = 0
+        if of is not None:
+            self._attach(of)
 
     # -- the descriptor --------------------------------------------------------------------------------------------
+    def _attach(self, of: Hub) -> None:
+        super()._attach(of)
+        self._flush_soon()
+
     def _update(self) -> None:
         """Watch the descriptor exactly while there is room."""
         wanted = (
@@ -107,7 +137,7 @@ class ReadPipe(EventEmitter):
         os.close(self._descriptor)
         self._wake_reader()
         self._flush_soon()
-        self._hub.loop.call_soon(self._hub.call, self.emit, "close")
+        self._later(self.emit, "close")
         self._on_closed()
 
     def _child_ended(self) -> None:
@@ -164,7 +194,7 @@ class ReadPipe(EventEmitter):
         return self
 
     def _flush_soon(self) -> None:
-        if not self._flush_queued and (self._flowing or self.closed):
+        if self._attached and not self._flush_queued and (self._flowing or self.closed):
             self._flush_queued = True
             self._hub.loop.call_soon(self._flush)
 
@@ -275,16 +305,15 @@ class ReadPipe(EventEmitter):
             yield rest
 
 
-class WritePipe(EventEmitter):
+class WritePipe(_Pipe):
     """What a child reads. `write()` returns False above the mark; then `await drain()` or wait for 'drain'.
 
     Events: 'drain' · 'finish' (all that was written before `end()` has left) · 'error' · 'close'. A child that stops
     reading makes 'error' (BrokenPipeError) if anybody listens; `drain()` raises it, `write()` returns False.
     """
 
-    def __init__(self, of: Hub, descriptor: int) -> None:
+    def __init__(self, of: Hub | None, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
-        self._hub = of
         self._descriptor = descriptor
         self._queue: deque[memoryview] = deque()
         self._waiting: list[asyncio.Future[None]] = []
@@ -295,6 +324,13 @@ class WritePipe(EventEmitter):
         self.closed = False
         self.bytes_written = 0
         self.write_buffer_size = 0
+        if of is not None:
+            self._attach(of)
+
+    def _attach(self, of: Hub) -> None:
+        super()._attach(of)
+        if self._watching:
+            of.loop.add_writer(self._descriptor, self._flush)
 
     def write(self, data: bytes | bytearray | memoryview | str) -> bool:
         """Send bytes (or text, as UTF-8), in order. False: more than the mark waits, or the child reads no more.
@@ -336,22 +372,24 @@ class WritePipe(EventEmitter):
         if self._needs_drain:
             self._needs_drain = False
             self._wake()
-            self._hub.loop.call_soon(self._hub.call, self.emit, "drain")
+            self._later(self.emit, "drain")
         if self._ended:
-            self._hub.loop.call_soon(self._hub.call, self.emit, "finish")
+            self._later(self.emit, "finish")
             self._close()
 
     def _watch(self, wanted: bool) -> None:
         if wanted != self._watching:
             self._watching = wanted
-            if wanted:
+            if not self._attached:
+                pass
+            elif wanted:
                 self._hub.loop.add_writer(self._descriptor, self._flush)
             else:
                 self._hub.loop.remove_writer(self._descriptor)
 
     def _fail(self, error: OSError) -> None:
         self.error = error
-        self._hub.loop.call_soon(self._hub.call, self._emit_error_if_heard, error)
+        self._later(self._emit_error_if_heard, error)
         self.destroy()
 
     @overload
@@ -409,7 +447,7 @@ class WritePipe(EventEmitter):
         self._watch(False)
         os.close(self._descriptor)
         self._wake()
-        self._hub.loop.call_soon(self._hub.call, self.emit, "close")
+        self._later(self.emit, "close")
 
 
 def _close_forgotten(pipe: ReadPipe | WritePipe) -> None:

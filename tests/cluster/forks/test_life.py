@@ -27,7 +27,7 @@ def test_the_life_of_a_worker_as_it_is_told(tmp_path: Path) -> None:
             assert cluster.worker is None and cluster.workers == {} and not cluster.is_worker
             worker = cluster.fork()
             assert cluster.workers == {1: worker} and worker.id == 1 and worker.process.pid > 0
-            assert worker.exited_after_disconnect is None
+            assert worker.exited_after_disconnect is None and worker.state == "none"
             for name in ("fork", "online", "listening", "disconnect", "exit"):
                 cluster.on(name, lambda *args, name=name: say("cluster", name, args[0].id, *map(repr, args[1:])))
                 worker.on(name, lambda *args, name=name: say("worker", name, *map(repr, args)))
@@ -37,11 +37,11 @@ def test_the_life_of_a_worker_as_it_is_told(tmp_path: Path) -> None:
                 assert worker.is_connected() and not worker.is_dead()
                 _, address = await events.once(cluster, "listening")
                 assert (address.address, address.port) == address == ("127.0.0.1", address["port"])
-                assert address.address_type == 4
+                assert address.address_type == 4 and worker.state == "listening" and str(worker.state) == "listening"
                 worker.disconnect()
                 worker.disconnect()
                 await events.once(cluster, "exit")
-                assert worker.is_dead() and not worker.is_connected() and cluster.workers == {}
+                assert worker.is_dead() and not worker.is_connected() and cluster.workers == {} and worker.state == "dead"
                 say("end", worker.exited_after_disconnect)
 
             multiloop.run(program)
@@ -72,6 +72,16 @@ def test_the_life_of_a_worker_as_it_is_told(tmp_path: Path) -> None:
 ENDS: dict[str, tuple[str, str, tuple[bool, int | None, str | None]]] = {
     "worker.disconnect()": ("worker.disconnect()", "", (True, 0, None)),
     "worker.disconnect(grace=0)": ("worker.disconnect(grace=0)", "", (True, 0, None)),
+    "worker.disconnect(grace=0), and it has timers": (
+        "worker.once('message', lambda *_, worker=worker: worker.disconnect(grace=0))",
+        "timers.set_interval(lambda: None, 1), cluster.worker.send('it has timers')",
+        (True, 0, None),
+    ),
+    "worker.disconnect(grace=0), and its loop is blocked": (
+        "os.kill(worker.process.pid, signal.SIGSTOP), worker.disconnect(grace=0)",
+        "",
+        (True, None, "SIGKILL"),
+    ),
     "cluster.disconnect()": ("cluster.disconnect()", "", (True, 0, None)),
     "worker.kill()": ("worker.kill()", "", (False, None, "SIGTERM")),
     'worker.kill("SIGKILL")': ("worker.kill('SIGKILL')", "", (False, None, "SIGKILL")),
@@ -196,27 +206,6 @@ def test_settings_add_up_and_hold_for_later_forks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_silent_workers_have_streams(tmp_path: Path) -> None:
-    ended = run(
-        tmp_path,
-        """
-        if cluster.is_primary:
-            cluster.setup_primary(silent=True)
-            worker = cluster.fork()
-
-            async def program():
-                worker.process.stdout.on("data", lambda data: say("heard", bytes(data).decode().strip()))
-                await cluster.wait()
-
-            multiloop.run(program)
-        else:
-            print("hello")
-        """,
-    )
-    assert "".join(line.removeprefix("heard ") for line in ended.lines) == "hello"
-
-
-@pytest.mark.slow
 def test_a_program_that_is_typed_in_cannot_be_forked(tmp_path: Path) -> None:
     code = "from multiloop import cluster\ntry:\n    cluster.fork()\nexcept Exception as error:\n"
     code += "    print(type(error).__name__, error)\n"
@@ -267,7 +256,7 @@ def test_the_line_exit_fork_replaces_workers_and_does_not_fight_the_end(tmp_path
             cluster.on("exit", lambda worker, code, signal: cluster.fork())
 
             async def program():
-                while len([w for w in cluster.workers.values() if w.state.value == "listening"]) < 2:
+                while len([w for w in cluster.workers.values() if w.state == "listening"]) < 2:
                     await timers.sleep(0.01)
                 cluster.workers[1].kill("SIGKILL")
                 worker, _ = await events.once(cluster, "listening")
@@ -457,7 +446,7 @@ def test_nothing_is_left_when_many_workers_come_and_go(tmp_path: Path) -> None:
                 before = set(os.listdir("/proc/self/fd"))
                 for _ in range(4):
                     workers = [cluster.fork() for _ in range(2)]
-                    while not all(worker.state.value == "listening" for worker in workers):
+                    while not all(worker.state == "listening" for worker in workers):
                         await timers.sleep(0.01)
                     workers[0].kill("SIGKILL")
                     workers[1].disconnect()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from multiloop.cluster._forks._counters import CounterHouse
 from tests.cluster.forks.program import run
 
 SHARING = """
@@ -65,3 +66,14 @@ def test_locks_and_counters_are_shared_and_a_killed_worker_loses_its_locks_and_n
     kept, other = ("kept", "exclusive"), ("of the primary", "exclusive")
     held, pending = [(*kept, 2), (*other, 0)], [(*kept, 0), (*other, 2)]
     assert ended.lines == [f"{held} {pending}", "True", "2000 40 -3"]
+
+
+def test_a_counter_that_is_added_to_beyond_64_bits_goes_on_from_the_other_end() -> None:
+    counter = CounterHouse().counter("hits")
+    counter.set(2**63 - 1)
+    assert counter.add(1) == counter.value == -(2**63)
+    assert counter.add(-1) == counter.value == 2**63 - 1
+    assert counter.add(-(2**63)) == counter.value == -1
+    with pytest.raises(OverflowError):
+        counter.add(2**63)
+    assert counter.value == -1

@@ -15,6 +15,7 @@ from ...worker_threads import Atomics, SharedBuffer
 
 _FORMAT = "q"
 _ITEM_BYTES = 8
+_HALF = 1 << 63  # of the numbers that 64 bits have: those below 0, and the others
 
 
 class Counter:
@@ -33,8 +34,9 @@ class Counter:
         return Atomics.load(self._buffer, self._place)
 
     def add(self, amount: int = 1) -> int:
-        """Add to it (a negative amount, too); returns what it is then."""
-        return Atomics.add(self._buffer, self._place, amount) + amount
+        """Add to it (a negative amount, too); returns what it is then. Beyond 64 bits it goes on from the other end."""
+        after = Atomics.add(self._buffer, self._place, amount) + amount
+        return (after + _HALF) % (2 * _HALF) - _HALF
 
     def set(self, value: int) -> None:
         """Make it another number."""

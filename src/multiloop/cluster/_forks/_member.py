@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from .._log_sender import LogSender
 from .._page import Page
 from .._relay import WorkerUplink
 from .._vitals import answer_stack_signal, capacity, rss_bytes
+from ._departure import exit_after_main, exit_now, exit_soon, tell_foreign_server
 from ._neighbours import Neighbours
 from ._peer import Peer
 from ._reception import Entrance, Reception
@@ -81,7 +82,6 @@ class Member(EventEmitter):
         self._page = Page(role.page)
         os.set_inheritable(role.page, False)
         self._handoff = HandoffSocket.from_fd(role.handoff)
-        self._lifeline = Lifeline(role.lifeline, grace_s=limits.LEAVE_S, exit_code=0)
         self._questions: dict[int, asyncio.Future[tuple[wire.Listening, int]]] = {}
         self._next_question = 1
         self._kinds: dict[wire.Wanted, tuple[int, set[int]]] = {}  # of listeners: the next number, those that are open
@@ -93,7 +93,15 @@ class Member(EventEmitter):
         self._routes: Routes | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._dies = False
+        self._leaves_at_s = math.inf  # whatever keeps it
         parent.mirror = self.worker
+        self._lifeline = Lifeline(
+            role.lifeline,
+            grace_s=limits.LEAVE_S,
+            exit_code=0,
+            channel=parent._ends.stream.fileno(),
+            is_let_go=lambda: bool(self.worker.exited_after_disconnect) and not self._dies,
+        )
         answer_stack_signal(self._page)
         self._take_signals()
         self._say_online()
@@ -384,6 +392,9 @@ class Member(EventEmitter):
         if self._leaving is None:
             # Counted: the program goes on until this is done, and no longer, whatever its main function waits for.
             self._hub.let_main_go()
+            if message.grace_s is not None:
+                self._leaves_at_s = time.monotonic() + message.grace_s
+            exit_after_main(self._leaves_at_s)
             self._leaving = self._hub.adopt(self._leave(message))
         elif message.at_once:
             self.parent.disconnect()
@@ -401,7 +412,7 @@ class Member(EventEmitter):
             if channel is not None:
                 await channel.drain()
             if self._hub.fatal is None:  # not a loop of `multiloop.run`: nobody else would end this program
-                _exit_now()
+                exit_now()
 
     async def _close_servers(self, message: wire.Drain) -> None:
         reception, intake = self.reception, self.reception.intake
@@ -411,7 +422,7 @@ class Member(EventEmitter):
         entrances = reception.entrances
         ends = [asyncio.ensure_future(entrance.server.end(message.grace_s)) for entrance in entrances]
         if any(entrance.is_foreign for entrance in entrances):
-            _tell_foreign_server()
+            tell_foreign_server()
         if ends:
             await asyncio.wait(ends)
         try:
@@ -438,6 +449,8 @@ class Member(EventEmitter):
             self.tell("disconnect")
         if self.worker.exited_after_disconnect is None or self._dies:
             self._leave_at_once()
+        elif self.hub is not None and self._leaves_at_s < math.inf:
+            self.hub.loop.call_later(max(0.0, self._leaves_at_s - time.monotonic()), self._leave_at_once)
 
     def _leave_at_once(self) -> None:
         """Nobody is at the other end any more, or this worker kills itself: end with exit code 0, whatever runs."""
@@ -445,10 +458,10 @@ class Member(EventEmitter):
         if hub is not None and hub.is_ending:
             return  # it does so already, with an exit code of its own
         if hub is None or hub.fatal is None:
-            _exit_now()
+            exit_now()
         else:
             hub.fatal(SystemExit(0))
-            hub.loop.call_later(limits.LEAVE_S, _exit_now)
+            exit_soon()
 
 
 class _SharedDatagram(socket.socket):
@@ -464,23 +477,3 @@ class _SharedDatagram(socket.socket):
         super().close()
         if tell is not None:
             tell()
-
-
-def _tell_foreign_server() -> None:
-    """Let an asyncio server that is not ours end as it knows best: most take SIGTERM for that (uvicorn, hypercorn).
-
-    Some send it to themselves again when they are done (uvicorn does): then it is held back, because this worker ends as it
-    was told to, with exit code 0.
-    """
-    if callable(signal.getsignal(signal.SIGTERM)):
-        signal.raise_signal(signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def _exit_now() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
-    os._exit(0)

@@ -29,7 +29,7 @@ from ..._wire.frames import Frame
 from ...errors import UsageError
 from ...events import EventEmitter
 from ...ipc import _relay
-from ...loop import AnyOperation, ErrorFirst, Handle, Hub, begin, hub, on_new_hub
+from ...loop import AnyOperation, ErrorFirst, Hub, begin, hub, on_new_hub
 from ...net._address import from_kernel
 from .. import _actions as actions
 from .._dealer import Dealer
@@ -41,6 +41,7 @@ from .._settings import SupervisorSettings
 from . import _command
 from ._board import Board
 from ._flock import Flock
+from ._keeper import Keeper
 from ._options import Settings
 from ._relay import Relay
 from ._supervision import ReadyWhen, Supervision
@@ -73,7 +74,7 @@ class Primary(EventEmitter):
         self._ticking = False
         self._said_stopping = False
         self._waiters: list[AnyOperation[None]] = []
-        self._keeper: _Keeper | None = None
+        self._keeper: Keeper | None = None
         self._shares: Any = None
         on_new_hub(self._loop_runs)
 
@@ -85,7 +86,7 @@ class Primary(EventEmitter):
     def _attach(self, of: Hub) -> None:
         """From now on this loop has the workers."""
         self.hub = of
-        self._keeper = _Keeper(of, self)
+        self._keeper = Keeper(of, self.program_ends)
         self.dealer = Dealer(of.loop, max_duplicates=max_duplicates(limits.MAX_WORKERS // 16, 1))
         self.dealer.on_drop = self._dropped
         self.dealer.max_connections = self.max_connections
@@ -99,7 +100,7 @@ class Primary(EventEmitter):
         if self.steward is not None:
             self.steward.loop_runs(of)
 
-    def _on_loop(self, function: Callable[[], None]) -> None:
+    def on_loop(self, function: Callable[[], None]) -> None:
         """Do this in the next turn of the loop: of the first one, if none runs yet."""
         if self.hub is None and asyncio._get_running_loop() is not None:
             self._early.append(function)
@@ -127,7 +128,7 @@ class Primary(EventEmitter):
         """Change how the next workers are started. See `Settings`; what is not named stays."""
         settings = self.settings = self.settings.merged(changes)
         self._freeze_policy()
-        self._on_loop(lambda: self._emit("setup", settings))
+        self.on_loop(lambda: self._emit("setup", settings))
 
     def supervise(self, settings: SupervisorSettings, ready: ReadyWhen, *, signals: bool) -> Supervision:
         """Keep so many workers going from when the loop runs."""
@@ -136,7 +137,7 @@ class Primary(EventEmitter):
         self._freeze_policy()
         self.supervision = made = Supervision(self, settings, ready, signals=signals)
         self.flock = made.flock
-        self._on_loop(self._supervise)
+        self.on_loop(self._supervise)
         return made
 
     def _supervise(self) -> None:
@@ -183,7 +184,7 @@ class Primary(EventEmitter):
             self._lifeline = os.pipe()
         worker.start(command, options, self._lifeline[0])
         self.workers[worker.id] = worker
-        self._on_loop(lambda: self._take_on(worker))
+        self.on_loop(lambda: self._take_on(worker))
         return worker
 
     def _dead(self) -> Worker:
@@ -366,6 +367,8 @@ class Primary(EventEmitter):
                 self.flock.leaving(worker.id, time.monotonic())
                 self.act()
                 worker.tell("draining")
+        if grace_s is not None and self.supervision is None:
+            worker.end_within(grace_s)
         others = any(
             each is not worker and each.is_connected() and not each.is_leaving for each in self.workers.values()
         )
@@ -393,9 +396,10 @@ class Primary(EventEmitter):
         self._roster_changed(left=worker)
 
     def remove(self, worker: Worker) -> None:
-        """It has both exited and disconnected."""
+        """It has both exited and disconnected, perhaps when the program was ending already."""
         self.workers.pop(worker.id, None)
-        self._hub.loop.call_soon(self._look_whether_empty)
+        if self.hub is not None:
+            self.hub.loop.call_soon(self._look_whether_empty)
 
     def _look_whether_empty(self) -> None:
         if self.workers:
@@ -478,21 +482,3 @@ class Primary(EventEmitter):
                 worker.process.heard_now()
             elif name == "request":
                 worker.answer_waiting()
-
-
-class _Keeper(Handle):
-    """Tells the primary that its program ends. Keeps nothing running."""
-
-    def __init__(self, of: Hub, primary: Primary) -> None:
-        super().__init__()
-        self._counted = False
-        self._primary = primary
-        self._opened(of)
-
-    def end(self) -> None:
-        """It knows."""
-        self._ended()
-
-    def _shutdown(self) -> None:
-        self._primary.program_ends()
-        self._ended()

@@ -29,22 +29,26 @@ class WorkerProcess(EarlyMessaging, ChildProcess):
     def __init__(self, command: Sequence[str], options: SpawnOptions, on_program_end: Callable[[], None]) -> None:
         ChildProcess.__init__(self, None, command[0] if command else "", list(command), options)
         self._on_program_end = on_program_end
-        self._ours: list[int | None] = []
         self._ends: ChannelEnds | None = None
         self._failure: OSError | None = None
         self.on_channel: Callable[[Channel], object] = lambda channel: None  # says what else the channel carries
         self._max_message_bytes = options.max_message_size
 
-    def launch(self) -> None:
-        """Start it, now. That it failed is said when it is attached."""
+    def launch(self, of: Hub | None) -> None:
+        """Start it, now, with its streams. That it failed is said when it is attached.
+
+        Args:
+            of: the loop that will have it; None when none runs yet.
+        """
         # Ctrl-C hits the whole group: the worker opens its ears when it has decided what to do with it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
-            self._ours, self._ends = self._launch(self.spawn_args, None)
+            ours, self._ends = self._launch(self.spawn_args, None)
         except OSError as error:
             self._failure = error
         else:
             self.connected = True
+            self._open_streams(of, ours)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -60,7 +64,10 @@ class WorkerProcess(EarlyMessaging, ChildProcess):
             self._opened(of)
             of.loop.call_soon(self._not_started, self._failure)
             return
-        self._started(self._ours, self._ends)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None and not stream._attached:
+                stream._attach(of)
+        self._started(self._ends)
         self._send_early()
 
     def _open_channel(self, ends: ChannelEnds, max_message_bytes: int, name: str) -> Channel:

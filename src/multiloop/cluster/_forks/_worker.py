@@ -10,14 +10,17 @@ worker leaves `cluster.workers` before the later one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import math
 import pickle
 import time
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from ... import _limits as limits
 from ..._wire import forks as wire
 from ..._wire import messages
 from ..._wire.frames import Buffer, Frame
@@ -44,8 +47,8 @@ _FAILED_START_S = 1.0  # before the 'exit' of a worker that could not be started
 _EXIT_FOLLOWS_S = 1.0  # that a disconnected worker takes to leave
 
 
-class State(Enum):
-    """Where a worker is in its life, as Node counts it."""
+class State(StrEnum):
+    """Where a worker is in its life, as Node counts it. Each is the word, too: `worker.state == "listening"`."""
 
     NONE = "none"
     ONLINE = "online"
@@ -110,6 +113,8 @@ class Worker(Talk):
         self._silence: Silence | None = None
         self._is_disconnected = False
         self._has_exited = False
+        self._force_at_s = math.inf
+        self._force: asyncio.TimerHandle | None = None
         self.process = WorkerProcess([], SpawnOptions(), primary.program_ends)
 
     # -- the beginning -------------------------------------------------------------------------------------------------
@@ -132,7 +137,7 @@ class Worker(Talk):
             self.process.mirror = self
             self.process.on_channel = self._add_handlers
             self.process.on("exit", self._exited).on("disconnect", self._disconnected).on("error", self._failed)
-            self.process.launch()
+            self.process.launch(self._primary.hub)
             made.pop_all()
 
     def attach(self, of: Hub) -> None:
@@ -268,6 +273,8 @@ class Worker(Talk):
 
     def _exited(self, code: int | None, signal: str | None) -> None:
         self._has_exited = True
+        if self._force is not None:
+            self._force.cancel()
         self.exited_after_disconnect = bool(self.exited_after_disconnect)
         self.state = State.DEAD
         how = f"was killed by {signal}" if signal is not None else f"ended with exit code {code}"
@@ -294,11 +301,32 @@ class Worker(Talk):
         again changes nothing.
 
         Args:
-            grace: seconds after which connections that are left are cut; None waits for all of them.
+            grace: seconds after which what is left is cut: connections, then whatever else keeps it; one that does not
+                leave by itself then (its loop is blocked) is killed two seconds later. None waits for all of it. A
+                shorter one holds although it was told to disconnect before.
         """
         if not self.is_dead() and self.process.connected and self.exited_after_disconnect is None:
             self._primary.drain(self, grace)
+        elif grace is not None:
+            self.end_within(grace)
         return self
+
+    def end_within(self, grace_s: float) -> None:
+        """It was told to go: when it is there after so many seconds and a margin, it is killed. The shortest time holds."""
+        force_at_s = time.monotonic() + grace_s + limits.FORCE_MARGIN_S
+        if force_at_s < self._force_at_s:
+            self._force_at_s = force_at_s
+            self._primary.on_loop(self._arm)
+
+    def _arm(self) -> None:
+        if self._force is not None:
+            self._force.cancel()
+        if not self._has_exited:
+            self._force = self._hub.loop.call_later(self._force_at_s - time.monotonic(), self._end_by_force)
+
+    def _end_by_force(self) -> None:
+        if self.process.kill("SIGKILL"):
+            Notice("warning", f"worker {self.id} did not leave within its grace: killed", "").log()
 
     def kill(self, signal: SignalLike = "SIGTERM") -> bool:
         """Send a signal to its process; whether there is one. No grace: SIGTERM ends a worker at once, as in Node."""
