@@ -104,6 +104,7 @@ ANSWERER_COMES_S = 2.0  # how long a request waits for a 'request' listener wher
 MAX_COUNTERS = 4096  # named ones of a cluster: 32 KiB of shared memory.
 RELAY_HIGH_WATER_BYTES = 4 * 1024 * 1024  # of messages between workers, for one that takes nothing; then it is said,
 RELAY_MAX_BYTES = 64 * 1024 * 1024  # and above this they are dropped, and that is said, too.
+FULL_RETRY_S = 1.0  # a server that refused a connection, and of which none was closed since, is asked this often.
 NOBODY_READY_S = 5.0  # a request whose head was read waits this long for any worker; then it gets a 503.
 LOAD_INTERVAL_S = 0.01  # how often a worker says how many requests it has, for policies that ask.
 HEARTBEAT_INTERVAL_S = 0.25

@@ -47,7 +47,7 @@ class FakeWorker:
         return ids
 
     def acknowledge(self, flags: int, *ids: int) -> None:
-        assert self.end.send(wire.pack_numbers(wire.ACKS, [number << 3 | flags for number in ids]))
+        assert self.end.send(wire.pack_numbers(wire.ACKS, [number << wire.ACK_BITS | flags for number in ids]))
 
     def give_back(self, *socks: socket.socket, flags: int = wire.KEPT) -> None:
         entries = [(number, 0, flags, b"") for number in range(len(socks))]
@@ -55,9 +55,9 @@ class FakeWorker:
 
     def refuse(self, number: int) -> None:
         """Say that the server here is full."""
-        self.acknowledge(wire.ADOPTED | wire.CLOSED, number)
+        self.acknowledge(wire.ADOPTED | wire.CLOSED | wire.REFUSED, number)
         with self.got.pop(number) as sock:
-            self.give_back(sock, flags=wire.REFUSED)
+            self.give_back(sock, flags=0)
 
     def taken(self) -> list[int]:
         got = self.end.receive()

@@ -65,7 +65,7 @@ class Dealing(RuleBasedStateMachine):
     def time_passes(self, index: int) -> None:
         if (account := self.one(index)) is not None:
             account.congested = False
-            account.forgive()
+            account.ask_again()
             account.list()
 
     @rule(index=numbers)
@@ -99,10 +99,10 @@ class Dealing(RuleBasedStateMachine):
         assert picked in at.members
         assert picked.is_open
         assert picked.connections < picked.capacity
-        assert at not in picked.refusing
+        assert picked.is_taken_by(at)
         if picked.listed:
             assert picked.free > 0
-            picked.dealt()
+            picked.dealt(at)
             self.under_way.append(picked)
         else:
             assert at.waits  # it waits for this worker
@@ -126,8 +126,8 @@ class Dealing(RuleBasedStateMachine):
     @rule(group=st.integers(0, 1))
     def a_connection_is_refused(self, group: int) -> None:
         account = self.adopted.pop(self.random.randrange(len(self.adopted)))
-        account.closed()
-        account.refuses(self.groups[group])
+        account.refused(self.groups[group])
+        assert self.groups[group] not in account.groups or not account.is_taken_by(self.groups[group])
         account.list()
 
     @precondition(lambda self: self.adopted)
@@ -149,12 +149,60 @@ class Dealing(RuleBasedStateMachine):
     @invariant()
     def exactly_those_are_offered_that_may_be_picked(self) -> None:
         for group in getattr(self, "groups", []):
-            expected = [a for a in group.members if a.listed and group not in a.refusing]
+            expected = [a for a in group.members if a.listed and a.is_taken_by(group)]
             assert group.eligible == expected
             assert all(a.may_be_picked for a in group.eligible)
             assert [a.number for a in group.members] == sorted(a.number for a in group.members)
         for account in getattr(self, "accounts", []):
             assert account.listed == account.may_be_picked
+
+
+def full_account(group: Group) -> Account:
+    """A worker with two connections that has just refused a third."""
+    account = Account(1, CREDIT)
+    group.join(account)
+    account.is_open = True
+    account.list()
+    for _ in range(3):
+        account.dealt(group)
+        account.free += 1
+    account.refused(group)
+    assert group.eligible == []
+    return account
+
+
+def test_for_each_connection_that_closes_a_full_server_is_offered_one() -> None:
+    group = Group(RoundRobin())
+    account = full_account(group)
+    account.closed()
+    account.closed()
+    account.dealt(group)
+    assert group.eligible == [account]
+    account.dealt(group)
+    assert group.eligible == []
+
+
+def test_a_full_server_that_takes_the_one_it_is_asked_with_is_offered_any_number() -> None:
+    group = Group(RoundRobin())
+    account = full_account(group)
+    account.ask_again()
+    account.dealt(group)
+    assert group.eligible == []
+    account.ask_again()
+    account.dealt(group)
+    assert group.eligible == [account]
+    assert not account.full
+
+
+def test_a_full_server_that_refuses_the_one_it_is_asked_with_stays_full() -> None:
+    group = Group(RoundRobin())
+    account = full_account(group)
+    for _ in range(3):
+        account.ask_again()
+        account.dealt(group)
+        account.free += 1
+        account.refused(group)
+        assert group.eligible == []
 
 
 Dealing.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

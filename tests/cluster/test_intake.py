@@ -53,7 +53,7 @@ class Scene:
         def heard() -> bool:
             while (record := receive(self.primary)) is not None:
                 for value in wire.unpack_numbers(record):
-                    flags[value >> 3] = flags.get(value >> 3, 0) | value & 7
+                    flags[value >> wire.ACK_BITS] = flags.get(value >> wire.ACK_BITS, 0) | value & wire.ACK_FLAGS
             return len(flags) >= count
 
         await until(heard)
@@ -121,7 +121,7 @@ def test_on_a_unix_socket_the_first_byte_is_acknowledged_before_it_is_acted_on()
         stage.service.adopted[0]["on_first_byte"]()
         record = receive(stage.primary)
         assert record is not None
-        assert list(wire.unpack_numbers(record)) == [7 << 3 | wire.RELEASED]
+        assert list(wire.unpack_numbers(record)) == [7 << wire.ACK_BITS | wire.RELEASED]
 
     play(scene, socket.AF_UNIX)
 

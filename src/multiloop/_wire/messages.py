@@ -147,16 +147,19 @@ class LogLines(NamedTuple):
 # --- the handoff socket -------------------------------------------------------------------------------------------
 CONNECTIONS = 1  # entries with one descriptor each, then their prefixes
 TAKEN = 2  # numbers: return id << 1 | 1 when its descriptor arrived, | 0 when it was lost on the way
-ACKS = 3  # numbers: connection id << 3 | flags
+ACKS = 3  # numbers: connection id << ACK_BITS | flags
 RETURNED = 4  # entries with one descriptor each, their ids counted by the worker
 
 ADOPTED = 1  # the worker has it: its credit is free again
 RELEASED = 2  # its first byte was read, or it is closed: the primary's duplicate is not needed any more
 CLOSED = 4  # it is gone
+REFUSED = 8  # with CLOSED: the server there is full or closing; the connection comes back for another worker
 NOT_RECEIVED = 0  # no flag at all: the descriptor was lost on the way
 
+ACK_BITS = 4
+ACK_FLAGS = (1 << ACK_BITS) - 1
+
 KEPT = 1  # flag of an entry: a kept connection that already had requests
-REFUSED = 2  # flag of an entry that comes back: the server there is full or closing, another one may have it
 
 _HEAD = struct.Struct("<BxH4x")
 _ENTRY = struct.Struct("<QHHI")

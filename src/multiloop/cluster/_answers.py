@@ -27,6 +27,17 @@ class Answers:
         self._busy: dict[Door, None] = {}  # doors behind which connections wait
         self._unanswered: list[tuple[Link, bytes, set[Door]]] = []  # returns, and where they went
         self.dealt_again = 0
+        self.refused = 0
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+    def links(self) -> dict[int, Link]:
+        """Return the workers' accounts, for reading."""
+        return self._links
+
+    @property
+    def duplicates(self) -> int:
+        """How many connections the primary keeps a copy of."""
+        return self._held
 
     # -- for the other half --------------------------------------------------------------------------------------------
     def _list(self, link: Link) -> None:
@@ -60,15 +71,15 @@ class Answers:
 
     # -- what workers say ----------------------------------------------------------------------------------------------
     def _heard(self, link: Link) -> None:
-        had_refused = bool(link.refusing)
+        was_full = bool(link.full)
         if not self._hear_one(link):
             return
         if not link.listed:
             self._list(link)
-        if had_refused:
-            self._update_all(link)
         if self._busy or self._unanswered:
             self._deal_pending()
+        if was_full or link.full:  # after those that wait here had their turn
+            self._update_all(link)
 
     def _hear_one(self, link: Link) -> bool:
         """Read one record from a worker; False when there is none."""
@@ -90,10 +101,14 @@ class Answers:
         held = link.held
         close = self._close
         for value in numbers:
-            number, flags = value >> 3, value & 7
+            number, flags = value >> wire.ACK_BITS, value & wire.ACK_FLAGS
             if flags & wire.ADOPTED:
                 link.free += 1
-            if flags & wire.CLOSED:
+            if flags & wire.REFUSED:
+                self.refused += 1
+                waiting = held.get(number)
+                link.refused(self._door_of.get(waiting[1]) if waiting is not None else None)
+            elif flags & wire.CLOSED:
                 link.closed()
             if flags & (wire.RELEASED | wire.CLOSED):
                 waiting = held.pop(number, None)
@@ -114,11 +129,9 @@ class Answers:
             answers.append(number << 1 | arrived)
             if (door := self._door_of.get(listener)) is not None:
                 doors.add(door)
-                if flags & wire.REFUSED:
-                    link.refuses(door)
             if arrived:
                 self._remember(descriptors[index], len(prefix))
-                self._wait((descriptors[index], listener, flags & ~wire.REFUSED, prefix))
+                self._wait((descriptors[index], listener, flags, prefix))
         # Answered when they have found a place: until then the worker sends no more than it has under way.
         self._unanswered.append((link, wire.pack_numbers(wire.TAKEN, answers), doors))
 

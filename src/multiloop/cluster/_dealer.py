@@ -8,7 +8,8 @@ What lives here: `Dealer`. What must not: which workers there are and why (`_sup
               backlog                  pending ◀─ pulled back · not received · given back · refused · unread at its death
 
 Rules
-* The primary accepts only while somebody can take a connection; else the kernel's backlog waits.
+* The primary accepts only while somebody can take a connection; else the kernel's backlog waits. Whose server is full
+  gets one for each that is closed there, and is asked once in `FULL_RETRY_S`.
 * Nothing here makes a task, a future or an object per connection beyond a tuple: this is the hot path of the primary.
 * A duplicate of each connection is kept until the worker has read its first byte, at most `max_duplicates` of them, the
   oldest dropped first. While it is kept, a close in the worker sends no FIN: the worker shuts the connection down.
@@ -71,7 +72,7 @@ class Dealer(Answers):
         self._stalled: asyncio.TimerHandle | None = None
         self._next_id = 1
         self._full = FullTable()
-        self._said_policy_at = 0.0
+        self._said_policy_at = self._asks_full_at = 0.0
         self.max_connections = 0  # over all workers; above it connections are dropped. 0: no limit
         self.on_drop: Callable[[Any, Any], None] | None = None  # called with the local and the remote address
         self.accepted = 0
@@ -236,12 +237,16 @@ class Dealer(Answers):
 
     def retry(self) -> None:
         """Time has passed: try again what found no room."""
+        now = time.monotonic()
+        if asks := now >= self._asks_full_at:
+            self._asks_full_at = now + limits.FULL_RETRY_S
         for link in self._links.values():
-            if link.congested or link.unsent or link.refusing:
+            if link.congested or link.unsent or (asks and link.full):
                 link.retry()
+                if asks:
+                    link.ask_again()
                 self._list(link)
                 self._update_all(link)
-        now = time.monotonic()
         if self._heads.count:
             self._heads.look(now)
         for door in self._doors():
@@ -369,7 +374,7 @@ class Dealer(Answers):
         link.batch.append((number, listener, flags, prefix))
         link.batch_descriptors.append(descriptor)
         link.held[number] = waiting
-        link.dealt()
+        link.dealt(self._door_of.get(listener) if link.full else None)
         self._held += 1
 
     def _pick(self, waiting: Waiting, peer: Any, door: Door) -> Link:
@@ -405,7 +410,7 @@ class Dealer(Answers):
                 link.unlist()
                 for entry in reversed(batch):
                     self._undo(link, entry[0])
-            if not link.listed:
+            if not link.listed or link.full:
                 self._update_all(link)
         while self._held > self._max_held:
             self._drop_oldest()
@@ -487,13 +492,3 @@ class Dealer(Answers):
         self._stalled = None
         for door in self._doors():
             self._update_reading(door)
-
-    # -- looking -------------------------------------------------------------------------------------------------------
-    def links(self) -> dict[int, Link]:
-        """Return the workers' accounts, for reading."""
-        return self._links
-
-    @property
-    def duplicates(self) -> int:
-        """How many connections the primary keeps a copy of."""
-        return self._held

@@ -9,8 +9,9 @@ Each connection that was dealt is in two counts until the worker says otherwise:
     connections   counted by the deal, until it is closed
 
 A worker is offered to the policy while it is open (ready, its loop turns, not draining), has credit, has room, and is
-not congested. One that refused a connection (its server is full) is not offered in that group until one of its
-connections has closed, or time has passed.
+not congested. One that refused a connection (its server is full) may have as many more in that group as have closed
+since, so that what waits is not carried to and fro. Now and then it is asked all the same: a server's limit may have
+been raised.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ from typing import Any
 from ._policy import Policy
 
 _by_number = attrgetter("number")
+
+
+class _Full:
+    """A server that has refused a connection."""
+
+    __slots__ = ("is_asked", "room")
+
+    def __init__(self) -> None:
+        self.room = 0  # connections that it may have: as many as have closed since
+        self.is_asked = False  # time has passed, and it was offered one more; it has not refused that
 
 
 class Account:
@@ -40,11 +51,11 @@ class Account:
         "congested",
         "connections",
         "free",
+        "full",
         "groups",
         "is_open",
         "listed",
         "number",
-        "refusing",
         "seat",
         "total",
     )
@@ -57,7 +68,7 @@ class Account:
         self.connections = 0
         self.total = 0  # connections that it ever got
         self.groups: list[Group] = []
-        self.refusing: set[Group] = set()
+        self.full: dict[Group, _Full] = {}  # where its server has refused
         self.is_open = False  # the supervisor lets it have connections
         self.congested = False  # its socket or its table of descriptors is full: try again later
         self.listed = False  # among those that may be picked, in all its groups
@@ -82,9 +93,15 @@ class Account:
         """Whether the next connection may go to this worker."""
         return self.is_open and self.free > 0 and self.connections < self.capacity and not self.congested
 
+    def is_taken_by(self, group: Group) -> bool:
+        """Whether its server on this group's sockets takes connections, as far as is known."""
+        return group not in self.full or self.full[group].room > 0
+
     # -- what happens to it --------------------------------------------------------------------------------------------
-    def dealt(self) -> None:
-        """It got a connection."""
+    def dealt(self, group: Group | None = None) -> None:
+        """It got a connection, of this group."""
+        if self.full and group in self.full:
+            self._use_room(group)
         self.connections += 1
         self.total += 1
         self.free -= 1
@@ -97,24 +114,42 @@ class Account:
         self.free += 1
 
     def closed(self) -> None:
-        """A connection has ended: a server that was full has room."""
+        """A connection has ended: a server that was full has room for one."""
         self.connections -= 1
-        if self.refusing:
-            self.forgive()
+        for group, full in self.full.items():
+            self._give_room(group, full)
 
-    def refuses(self, group: Group) -> None:
-        """Its server on this group's sockets takes no more for now."""
-        if group in self.groups and group not in self.refusing:
-            self.refusing.add(group)
-            if self.listed:
+    def refused(self, group: Group | None) -> None:
+        """It does not want a connection that it has received: its server on this group's sockets is full."""
+        self.connections -= 1
+        if group is None or group not in self.groups:
+            return
+        if self.listed and self.is_taken_by(group):
+            group.withdraw(self)
+        self.full[group] = _Full()
+
+    def ask_again(self) -> None:
+        """Time has passed: offer it one connection where it refused, and any number where it has taken such a one."""
+        for group, full in list(self.full.items()):
+            if full.is_asked:
+                self._give_room(group, full)
+                del self.full[group]
+            else:
+                full.is_asked = True
+                if not full.room:
+                    self._give_room(group, full)
+
+    def _give_room(self, group: Group, full: _Full) -> None:
+        full.room += 1
+        if full.room == 1 and self.listed:
+            group.offer(self)
+
+    def _use_room(self, group: Group) -> None:
+        full = self.full[group]
+        if full.room:
+            full.room -= 1
+            if not full.room and self.listed:
                 group.withdraw(self)
-
-    def forgive(self) -> None:
-        """Offer it again where it refused."""
-        groups, self.refusing = self.refusing, set()
-        if self.listed:
-            for group in groups:
-                group.offer(self)
 
     def list(self) -> bool:
         """Offer it, if it may be picked now; whether that is new."""
@@ -122,7 +157,7 @@ class Account:
             return False
         self.listed = True
         for group in self.groups:
-            if group not in self.refusing:
+            if self.is_taken_by(group):
                 group.offer(self)
         return True
 
@@ -131,7 +166,7 @@ class Account:
         if self.listed:
             self.listed = False
             for group in self.groups:
-                if group not in self.refusing:
+                if self.is_taken_by(group):
                     group.withdraw(self)
 
 
@@ -159,11 +194,11 @@ class Group:
     def leave(self, account: Account) -> None:
         """Let it have none any more."""
         if account in self.members:
-            if account.listed and self not in account.refusing:
+            if account.listed and account.is_taken_by(self):
                 self.withdraw(account)
             self.members.remove(account)
             account.groups.remove(self)
-            account.refusing.discard(self)
+            account.full.pop(self, None)
 
     def offer(self, account: Account) -> None:
         """It may be picked (again). For `Account`."""
@@ -177,7 +212,7 @@ class Group:
         """Return the workers that the policy chooses from, by number."""
         if not self.waits:
             return self.eligible
-        return [account for account in self.members if account.has_room and self not in account.refusing]
+        return [account for account in self.members if account.has_room and account.is_taken_by(self)]
 
     def pick(self, view: Any) -> Any:
         """Return the account that the policy picks. There must be one to choose from.

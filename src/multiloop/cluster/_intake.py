@@ -6,7 +6,8 @@ A connection goes back when it is idle and the worker drains, or when the servic
 
 Each connection gets two acknowledgements: ADOPTED when the service has it, RELEASED at its first byte or its end, which
 lets the primary drop its duplicate. On a Unix socket the first byte is acknowledged at once: only for TCP can the
-primary ask the kernel instead.
+primary ask the kernel instead. That a connection was refused is said in the place of both, before it goes back; and in
+its place among those that end, since each of these makes room for another one.
 
 While the primary holds a duplicate, a close here sends nothing to the client. So what ends is acknowledged at the end of
 the loop's turn, unless some were a moment ago; the rest is gathered, since one record for many costs what one for one
@@ -78,7 +79,7 @@ class _Adopted:
 
     def closed(self) -> None:
         intake, number = self._intake, self._number
-        intake.acks[number] = intake.acks.get(number, 0) | wire.CLOSED
+        intake.acks[number] = intake.acks.pop(number, 0) | wire.CLOSED  # the last: in the order of what happened
         if intake.flushing:
             return
         # The client waits for this one. The first goes at the end of this turn, what follows soon after goes together.
@@ -183,9 +184,9 @@ class Intake:
             if taken is False:
                 if sock is not adopted:
                     sock.detach()
-                acks[number] |= wire.CLOSED
+                acks[number] |= wire.CLOSED | wire.REFUSED
                 refused = socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
-                self._give_back(_Return(refused, listener, flags | wire.REFUSED, prefix))
+                self._give_back(_Return(refused, listener, flags, prefix))
         if len(acks) >= _FLUSH_AT:
             self.flush()
         elif self.timer is None:
@@ -209,7 +210,7 @@ class Intake:
             return
         if self._before_flush is not None:
             self._before_flush()
-        numbers = [number << 3 | flags for number, flags in acks.items()]
+        numbers = [number << wire.ACK_BITS | flags for number, flags in acks.items()]
         acks.clear()
         try:
             while numbers:
@@ -221,7 +222,7 @@ class Intake:
             return
         if numbers:  # no room: the primary is busy, or stopped
             for value in numbers:
-                acks[value >> 3] = value & 7
+                acks[value >> wire.ACK_BITS] = value & wire.ACK_FLAGS
             if self.timer is None:
                 self.timer = self.loop.call_later(_RETRY_S, self._delayed_flush)
 
@@ -239,6 +240,7 @@ class Intake:
             self.loop.call_soon(self._send_returns)
 
     def _send_returns(self) -> None:
+        self.flush()  # who refused them is known before they come
         while self._returns and not self._closed:
             room = min(_RETURNS_IN_FLIGHT - len(self._in_flight), len(self._returns))
             if room <= 0:

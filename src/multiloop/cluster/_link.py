@@ -108,12 +108,11 @@ class Link(Account):
         self.unsent.append(record)
 
     def retry(self) -> None:
-        """Time has passed: send what found no room, and let the worker have connections again."""
+        """Time has passed: send what found no room, and try again where a descriptor found none."""
         unsent, self.unsent = self.unsent, []
         for record in unsent:
             self.send_taken(record)
         self.congested = False
-        self.forgive()
 
     def pull_back(self) -> list[Waiting]:
         """Receive what the worker has not received. The kernel makes it ours alone."""
