@@ -173,6 +173,36 @@ def test_wrong_calls_raise_where_they_are_made(monkeypatch):
     multiloop.run(main)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"env": 3},
+        {"argv": 3},
+        {"name": 3},
+        {"name": None},
+        {"stdin": "x"},
+        {"stdout": 1},
+        {"stderr": None},
+        {"resource_limits": 3},
+        {"transfer_list": 3},
+        {"max_message_size": "x"},
+        {"max_message_size": True},
+        {"max_message_size": 1e6},
+    ],
+    ids=str,
+)
+def test_an_option_of_another_type_is_refused_in_one_line_that_names_it(wrong):
+    [(option, value)] = wrong.items()
+
+    async def main():
+        with pytest.raises(TypeError) as refused:
+            Worker(targets.nothing, **wrong)
+        assert str(refused.value).startswith(f"Worker({option}={value!r}): ")
+        assert "\n" not in str(refused.value)
+
+    multiloop.run(main)
+
+
 def test_a_lambda_travels_where_cloudpickle_is_installed(isolated):
     pytest.importorskip("cloudpickle")
 
