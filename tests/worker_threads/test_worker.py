@@ -531,6 +531,51 @@ def test_terminate_ends_the_loop_of_a_thread():
     multiloop.run(main)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [targets.stay_on_a_plain_loop, targets.stay_on_a_plain_loop_that_counts, targets.stay_on_a_uvloop],
+    ids=lambda target: target.__name__,
+)
+def test_terminate_ends_a_loop_in_a_thread_that_is_not_ours(target):
+    if target is targets.stay_on_a_uvloop:
+        pytest.importorskip("uvloop")
+
+    async def main():
+        worker = Worker(target, kind="thread")
+        log = record(worker)
+        await until(lambda: len(log) == 2)
+        assert await worker.terminate() == 1
+        assert log[2:] == [("message", "cleaned up"), ("exit", 1)]
+
+    multiloop.run(main)
+
+
+def test_terminate_finds_a_plain_loop_that_begins_afterwards():
+    async def main():
+        worker = Worker(targets.stay_on_a_plain_loop_later, kind="thread")
+        log = record(worker)
+        await until(lambda: len(log) == 2)
+        terminating = worker.terminate()
+        worker.post_message("begin")
+        assert await terminating == 1
+
+    multiloop.run(main)
+
+
+def test_terminate_of_a_thread_ends_no_other_loop():
+    async def main():
+        other = Worker(targets.stay_on_a_plain_loop, kind="thread")
+        worker = Worker(targets.stay_on_a_plain_loop, kind="thread")
+        logs = [record(other), record(worker)]
+        await until(lambda: all(len(log) == 2 for log in logs))
+        assert await worker.terminate() == 1
+        await asyncio.sleep(0)
+        assert len(logs[0]) == 2
+        assert await other.terminate() == 1
+
+    multiloop.run(main)
+
+
 def test_terminate_at_once_and_twice(kind):
     async def main():
         worker = Worker(targets.stay, kind=kind)

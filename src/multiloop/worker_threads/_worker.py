@@ -313,7 +313,7 @@ class Worker(EventEmitter, Handle):
     def terminate(self, callback: ErrorFirst | None = None) -> Any:
         """Stop it at once, whatever it does; returns its exit code (1), or None when it had ended before.
 
-        A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with its loop.
+        A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with the loop it runs.
 
         Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after two seconds (4.5 on a starved
         machine): it goes on inside C code, is counted by `zombies()`, and no longer keeps the program running. 'exit' comes
