@@ -133,6 +133,43 @@ def kill_oneself(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+async def say_and_stay() -> None:
+    post("up")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        post("cleaned up")
+
+
+def stay_on_a_plain_loop() -> None:
+    asyncio.run(say_and_stay())
+
+
+def stay_on_a_plain_loop_that_counts() -> None:
+    """The library has a hub on it, and cannot end it by that."""
+
+    async def main() -> None:
+        async with locks.request("held by a plain loop"):
+            await say_and_stay()
+
+    asyncio.run(main())
+
+
+def stay_on_a_uvloop() -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(say_and_stay())
+
+
+def stay_on_a_plain_loop_later() -> None:
+    post("begun")
+    deadline = time.monotonic() + 20
+    while wt.receive_message_on_port(wt.parent_port) is None:
+        assert time.monotonic() < deadline
+    asyncio.run(say_and_stay())
+
+
 def spin() -> None:
     post("spinning")
     while True:

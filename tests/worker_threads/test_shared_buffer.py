@@ -4,12 +4,15 @@ import copy
 import gc
 import os
 import pickle
+import sys
 
 import pytest
+from tests.support import open_descriptors
 
 from multiloop.errors import ClosedError, FrameError, TransferError, UsageError
-from multiloop.worker_threads import SharedBuffer
+from multiloop.worker_threads import Atomics, MessageChannel, SharedBuffer, receive_message_on_port
 from multiloop.worker_threads._message import pack, unpack
+from multiloop.worker_threads._primitives import native
 
 
 def travel(value, transfer_list=()):
@@ -90,12 +93,60 @@ def test_its_memory_is_sealed_and_private():
         assert not os.get_inheritable(fd)
 
 
-def test_collected_ones_close_their_descriptors():
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(50):
-        SharedBuffer(8)
+def test_an_error_of_an_atomic_operation_does_not_hold_it_open():
+    buffer = SharedBuffer(8)
+    with pytest.raises(IndexError) as error:
+        Atomics.load(buffer, 1)
+    buffer.close()
+    assert "outside" in str(error.value)
+
+
+def memory_descriptors():
+    return [each for each in open_descriptors() if "multiloop-shared" in each]
+
+
+def use_nothing(buffer):
+    pass
+
+
+def use_elements(buffer):
+    buffer[0] = 1
+    assert next(iter(buffer)) == buffer.view[0] == 1
+
+
+def use_atomics(buffer):
+    Atomics.add(buffer, 0, 1)
+    Atomics.wait(buffer, 0, 1, 0)
+    Atomics.notify(buffer, 0)
+
+
+def use_messages(buffer):
+    port1, port2 = MessageChannel()
+    port1.post_message(buffer)
+    assert receive_message_on_port(port2).message is buffer
+    port1.close()
+    port2.close()
+
+
+@pytest.mark.parametrize("use", [use_nothing, use_elements, use_atomics, use_messages])
+def test_a_dropped_one_lets_go_of_its_memory_without_the_collector(use):
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    gc.disable()
+    try:
+        for _ in range(3):
+            buffer = SharedBuffer(8)
+            use(buffer)
+            del buffer
+            assert memory_descriptors() == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="a map always duplicates its descriptor there")
+@pytest.mark.skipif(native() is None, reason="the lock without the extension has a descriptor of its own")
+def test_it_has_one_descriptor():
+    with SharedBuffer(8):
+        assert len(memory_descriptors()) == 1
 
 
 def test_in_one_place_it_is_one_object():

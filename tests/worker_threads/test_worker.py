@@ -173,6 +173,36 @@ def test_wrong_calls_raise_where_they_are_made(monkeypatch):
     multiloop.run(main)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"env": 3},
+        {"argv": 3},
+        {"name": 3},
+        {"name": None},
+        {"stdin": "x"},
+        {"stdout": 1},
+        {"stderr": None},
+        {"resource_limits": 3},
+        {"transfer_list": 3},
+        {"max_message_size": "x"},
+        {"max_message_size": True},
+        {"max_message_size": 1e6},
+    ],
+    ids=str,
+)
+def test_an_option_of_another_type_is_refused_in_one_line_that_names_it(wrong):
+    [(option, value)] = wrong.items()
+
+    async def main():
+        with pytest.raises(TypeError) as refused:
+            Worker(targets.nothing, **wrong)
+        assert str(refused.value).startswith(f"Worker({option}={value!r}): ")
+        assert "\n" not in str(refused.value)
+
+    multiloop.run(main)
+
+
 def test_a_lambda_travels_where_cloudpickle_is_installed(isolated):
     pytest.importorskip("cloudpickle")
 
@@ -497,6 +527,51 @@ def test_terminate_ends_the_loop_of_a_thread():
         await until(lambda: len(log) == 2)
         assert await worker.terminate() == 1
         assert log[2:] == [("exit", 1)]
+
+    multiloop.run(main)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [targets.stay_on_a_plain_loop, targets.stay_on_a_plain_loop_that_counts, targets.stay_on_a_uvloop],
+    ids=lambda target: target.__name__,
+)
+def test_terminate_ends_a_loop_in_a_thread_that_is_not_ours(target):
+    if target is targets.stay_on_a_uvloop:
+        pytest.importorskip("uvloop")
+
+    async def main():
+        worker = Worker(target, kind="thread")
+        log = record(worker)
+        await until(lambda: len(log) == 2)
+        assert await worker.terminate() == 1
+        assert log[2:] == [("message", "cleaned up"), ("exit", 1)]
+
+    multiloop.run(main)
+
+
+def test_terminate_finds_a_plain_loop_that_begins_afterwards():
+    async def main():
+        worker = Worker(targets.stay_on_a_plain_loop_later, kind="thread")
+        log = record(worker)
+        await until(lambda: len(log) == 2)
+        terminating = worker.terminate()
+        worker.post_message("begin")
+        assert await terminating == 1
+
+    multiloop.run(main)
+
+
+def test_terminate_of_a_thread_ends_no_other_loop():
+    async def main():
+        other = Worker(targets.stay_on_a_plain_loop, kind="thread")
+        worker = Worker(targets.stay_on_a_plain_loop, kind="thread")
+        logs = [record(other), record(worker)]
+        await until(lambda: all(len(log) == 2 for log in logs))
+        assert await worker.terminate() == 1
+        await asyncio.sleep(0)
+        assert len(logs[0]) == 2
+        assert await other.terminate() == 1
 
     multiloop.run(main)
 

@@ -17,10 +17,11 @@ from ._shared import SharedBuffer
 from ._waiters import Outcome, notify, wait
 
 
-def _open(buffer: Any) -> tuple[Any, memoryview]:
+def _open(buffer: Any) -> memoryview:
+    """The elements. Released by who asked: an exception would hold on to them, and so to the buffer, by its traceback."""
     if not isinstance(buffer, SharedBuffer):
         raise TypeError(f"Atomics work on a SharedBuffer, not on {type(buffer).__name__}")
-    return buffer._attachment.head.ops, buffer._open_cells()
+    return buffer._open_cells()
 
 
 class Atomics:
@@ -37,56 +38,56 @@ class Atomics:
     @staticmethod
     def load(buffer: SharedBuffer, index: int) -> int:
         """Return the value."""
-        ops, cells = _open(buffer)
-        return int(ops.load(cells, index))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.load(cells, index))
 
     @staticmethod
     def store(buffer: SharedBuffer, index: int, value: int) -> int:
         """Set the value, and return it."""
-        ops, cells = _open(buffer)
-        return int(ops.store(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.store(cells, index, value))
 
     @staticmethod
     def add(buffer: SharedBuffer, index: int, value: int) -> int:
         """Add to the value; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.add(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.add(cells, index, value))
 
     @staticmethod
     def sub(buffer: SharedBuffer, index: int, value: int) -> int:
         """Subtract from the value; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.sub(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.sub(cells, index, value))
 
     @staticmethod
     def and_(buffer: SharedBuffer, index: int, value: int) -> int:
         """Combine with the value, bit by bit, as `&` does; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.and_(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.and_(cells, index, value))
 
     @staticmethod
     def or_(buffer: SharedBuffer, index: int, value: int) -> int:
         """Combine with the value, bit by bit, as `|` does; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.or_(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.or_(cells, index, value))
 
     @staticmethod
     def xor(buffer: SharedBuffer, index: int, value: int) -> int:
         """Combine with the value, bit by bit, as `^` does; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.xor(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.xor(cells, index, value))
 
     @staticmethod
     def exchange(buffer: SharedBuffer, index: int, value: int) -> int:
         """Set the value; return what it was before."""
-        ops, cells = _open(buffer)
-        return int(ops.exchange(cells, index, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.exchange(cells, index, value))
 
     @staticmethod
     def compare_exchange(buffer: SharedBuffer, index: int, expected: int, value: int) -> int:
         """Set the value if it is `expected`; return what it was before: `expected`, if it was set."""
-        ops, cells = _open(buffer)
-        return int(ops.compare_exchange(cells, index, expected, value))
+        with _open(buffer) as cells:
+            return int(buffer._attachment.head.ops.compare_exchange(cells, index, expected, value))
 
     @staticmethod
     def wait(buffer: SharedBuffer, index: int, value: int, timeout: float | None = None) -> Outcome:
@@ -103,9 +104,8 @@ class Atomics:
             PeerDied: a worker that had the buffer open has died, and nobody else has it open: within a second.
             LimitError: 256 threads wait on this buffer already.
         """
-        _, cells = _open(buffer)
         _check_waitable(buffer)
-        return _wait(buffer, cells, index, value, timeout)
+        return _wait(buffer, index, value, timeout)
 
     @staticmethod
     def wait_async(
@@ -120,7 +120,6 @@ class Atomics:
 
         Each waits on a thread of its own; a cancelled one ends within a quarter of a second.
         """
-        _open(buffer)
         _check_waitable(buffer)
         op: AnyOperation[Outcome] = begin(callback)
         _WaitingThread(op, buffer, index, value, timeout)
@@ -129,7 +128,6 @@ class Atomics:
     @staticmethod
     def notify(buffer: SharedBuffer, index: int, count: int | None = None) -> int:
         """Wake at most `count` who wait on the element (None: all), the longest waiting first; return how many."""
-        _open(buffer)
         _check_waitable(buffer)
         if not 0 <= index < len(buffer):
             raise IndexError(f"index {index} is outside of the buffer's {len(buffer)} elements")
@@ -139,19 +137,19 @@ class Atomics:
 
 
 def _check_waitable(buffer: SharedBuffer) -> None:
+    _open(buffer).release()
     if buffer.format == "B":
         raise TypeError("waiting needs a SharedBuffer of the format i, I, q or Q, not B")
 
 
 def _wait(
     buffer: SharedBuffer,
-    cells: memoryview,
     index: int,
     value: int,
     timeout: float | None,
     is_stopped: Callable[[], bool] | None = None,
 ) -> Outcome:
-    with memoryview(cells) as own:  # so that the buffer cannot be closed meanwhile
+    with _open(buffer) as own:  # so that the buffer cannot be closed meanwhile
         return wait(buffer._attachment.head, buffer._attachment.member, own, index, value, timeout, is_stopped)
 
 
@@ -180,7 +178,7 @@ class _WaitingThread:
         buffer, index, value, timeout = self._arguments
         op = self._op
         try:
-            outcome = _wait(buffer, buffer._open_cells(), index, value, timeout, lambda: self._is_stopped)
+            outcome = _wait(buffer, index, value, timeout, lambda: self._is_stopped)
         except BaseException as error:
             self._settle(op._fail, error)
         else:

@@ -22,6 +22,7 @@ import struct
 from typing import NamedTuple
 
 from ..errors import FrameError, LimitError
+from ._memory import NO_DESCRIPTOR
 from ._primitives import Primitives
 
 HEAD_BYTES = 16 * 1024  # a multiple of every platform's granularity for maps
@@ -81,7 +82,7 @@ class Head:
     __slots__ = ("_map", "ops", "wides", "words")
 
     def __init__(self, fd: int, ops: Primitives) -> None:
-        self._map = mmap.mmap(fd, HEAD_BYTES)
+        self._map = mmap.mmap(fd, HEAD_BYTES, **NO_DESCRIPTOR)
         self.words = memoryview(self._map).cast("I")
         self.wides = memoryview(self._map).cast("Q")
         self.ops = ops

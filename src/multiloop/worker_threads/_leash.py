@@ -74,22 +74,30 @@ def stop_loop(loop: Any) -> None:
         pass
 
 
-def _stop_loops() -> None:
-    """Stop every loop of this interpreter: one that sleeps in the kernel runs no bytecode to be interrupted at.
+def running_loops() -> list[Any]:
+    """Every loop that runs in this interpreter, on whatever thread.
 
     Nothing lists the loops, in particular not those of a plain asyncio.run; the garbage collector knows them.
     """
-    kind = getattr(sys.modules.get("asyncio.base_events"), "BaseEventLoop", None)
-    if kind is not None:  # else asyncio is not there, or is being imported right now
-        for each in gc.get_objects():
-            if issubclass(type(each), kind) and _is_running(each):
-                stop_loop(each)
+    kind = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
+    if kind is None:  # asyncio is not there, or is being imported right now
+        return []
+    return [each for each in gc.get_objects() if issubclass(type(each), kind) and _is_running(each)]
+
+
+def _stop_loops() -> None:
+    """Stop every loop of this interpreter: one that sleeps in the kernel runs no bytecode to be interrupted at."""
+    for loop in running_loops():
+        stop_loop(loop)
 
 
 def _is_running(loop: Any) -> bool:
     try:
         return bool(loop.is_running())
-    except AttributeError:  # the worker is making it right now: the next attempt finds it
+    except (
+        AttributeError,
+        NotImplementedError,
+    ):  # it is being made right now (the next attempt finds it), or is no real one
         return False
 
 

@@ -12,6 +12,7 @@ import fcntl
 import io
 import mmap
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ Buffer = bytes | bytearray | memoryview
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
 _FIXED_SIZE = _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW
+# For mmap: use the given descriptor without a duplicate that lives as long as the map. Before 3.13 it always makes one.
+NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 _MAX_WRITE_BYTES = 1 << 30  # write(2) takes less than 2 GiB at once
 
 
@@ -91,7 +94,8 @@ def map_message(fd: int, start: int, end: int, *, is_own: bool) -> mmap.mmap:
     Raises ValueError when the memory is smaller than announced.
     """
     flags = mmap.MAP_SHARED if is_own else mmap.MAP_PRIVATE
-    return mmap.mmap(fd, end - start, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    return mmap.mmap(fd, end - start, flags=flags, prot=protection, offset=start, **NO_DESCRIPTOR)
 
 
 class Reader(io.RawIOBase):

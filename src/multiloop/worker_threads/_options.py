@@ -6,7 +6,7 @@ What lives here: `Options` and the table of refusals. What must not: choosing a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,13 +44,21 @@ def checked(
     resource_limits: Mapping[str, float] | None,
     max_message_size: int,
 ) -> Options:
-    """Check what can be checked without a kind. Raises TypeError and UsageError."""
+    """Check what can be checked without a kind. Raises TypeError and UsageError, which name the option."""
+    _require("name", name, str, "a string")
+    for option, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+        _require(option, stream, bool, "True or False")
     if env is not None:
+        _require("env", env, Mapping, "a mapping of strings, or None")
         for key, value in env.items():
             if not isinstance(key, str) or not isinstance(value, str) or "\0" in key + value or "=" in key or not key:
                 raise UsageError(f"Worker(env=...): {key!r}: {value!r} is no environment variable: both are strings")
     if isinstance(argv, str):
         raise UsageError(f"Worker(argv={argv!r}): a list of arguments, not one string")
+    _require("argv", argv, Iterable, "a list of arguments")
+    if resource_limits is not None:
+        _require("resource_limits", resource_limits, Mapping, 'a mapping such as {"memory": bytes}, or None')
+    _require("max_message_size", max_message_size, int, "a whole number of bytes")
     if max_message_size < 1:
         raise UsageError(f"Worker(max_message_size={max_message_size}): bytes, at least 1")
     return Options(
@@ -62,6 +70,16 @@ def checked(
         check_limits(resource_limits),
         max_message_size,
     )
+
+
+def require_transfer_list(transfer_list: Any) -> None:
+    """Raise TypeError for what is no list; what is in it is looked at when the message is packed."""
+    _require("transfer_list", transfer_list, Collection, "a list of objects")
+
+
+def _require(option: str, value: Any, kind: type, wanted: str) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"Worker({option}={value!r:.80}): {wanted}, not {type(value).__name__}")
 
 
 def _python_version() -> tuple[int, int]:

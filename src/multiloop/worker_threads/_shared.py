@@ -8,7 +8,8 @@ What lives here: the buffer, its registration as a member, how it travels. What 
 Rules
 * The size never changes: nobody can make another's map fault. Nothing has a name, so nothing can be left behind.
 * In one place (main program or worker) a buffer is one object: receiving it again gives the same object.
-* Collected or closed, it leaves the list of members; a worker that ends while it has it open counts as a death.
+* Dropped or closed, it lets go of its memory and descriptors at once: it keeps no view of itself, which would be a cycle.
+  It leaves the list of members; a worker that ends while it has it open counts as a death.
 """
 
 from __future__ import annotations
@@ -101,7 +102,6 @@ class SharedBuffer(mmap.mmap):
     """
 
     _attachment: Attachment
-    _cells: memoryview | None
 
     def __new__(cls, size_bytes: int, format: str = "q") -> SharedBuffer:  # noqa: A002
         code = "B" if format == "bytes" else format
@@ -124,12 +124,11 @@ class SharedBuffer(mmap.mmap):
             os.close(fd)
             raise
         try:
-            self = mmap.mmap.__new__(cls, fd, identity.size_bytes, offset=HEAD_BYTES)
+            self = mmap.mmap.__new__(cls, fd, identity.size_bytes, offset=HEAD_BYTES, **_memory.NO_DESCRIPTOR)
         except BaseException:
             attachment.end()
             raise
         self._attachment = attachment
-        self._cells = memoryview(self).cast(cast(Any, identity.format))
         weakref.finalize(self, attachment.end).atexit = False
         current().buffers[identity.id] = self
         return self
@@ -148,7 +147,7 @@ class SharedBuffer(mmap.mmap):
     @property
     def view(self) -> memoryview:
         """A new memoryview of its elements. While one exists, the buffer can be neither closed nor transferred."""
-        return memoryview(self._open_cells())
+        return self._open_cells()
 
     def numpy(self) -> numpy.ndarray[Any, Any]:
         """A NumPy array of its elements: the memory itself, no copy. Keeps the buffer open as a view does."""
@@ -170,13 +169,13 @@ class SharedBuffer(mmap.mmap):
         return iter(self._open_cells())
 
     def __repr__(self) -> str:
-        state = "closed" if self._cells is None else f"{self.size_bytes} bytes"
+        state = "closed" if self.closed else f"{self.size_bytes} bytes"
         return f"<SharedBuffer {state}, format {self.format}>"
 
     def _open_cells(self) -> memoryview:
-        if self._cells is None:
+        if self.closed:
             raise ClosedError("this SharedBuffer was closed, or transferred to another worker")
-        return self._cells
+        return memoryview(self).cast(cast(Any, self._attachment.identity.format))
 
     # -- the end ---------------------------------------------------------------------------------------------------
     def close(self) -> None:
@@ -184,13 +183,11 @@ class SharedBuffer(mmap.mmap):
 
         Raises BufferError when a view or an array of it is still in use here: delete those first.
         """
-        if self._cells is None:
+        if self.closed:
             return
-        self._release_cells()
         try:
             super().close()
         except BufferError:
-            self._restore_cells()
             raise BufferError("views or arrays of this SharedBuffer are still in use: delete them first") from None
         self._forget()
 
@@ -211,28 +208,19 @@ class SharedBuffer(mmap.mmap):
             del buffers[self._attachment.identity.id]
         self._attachment.end()
 
-    def _release_cells(self) -> None:
-        if self._cells is not None:
-            self._cells.release()
-            self._cells = None
-
-    def _restore_cells(self) -> None:
-        self._cells = memoryview(self).cast(cast(Any, self.format))
-
     # -- travelling ------------------------------------------------------------------------------------------------
     def _check_transferable(self, sender: Any) -> None:
         """Raise TransferError unless it could be closed now; changes nothing."""
-        if self._cells is None:
+        if self.closed:
             raise TransferError("a SharedBuffer in transfer_list is closed, or was transferred before")
-        self._release_cells()
         try:
             super().resize(self.size_bytes)  # its own size: only asks whether anything holds on to the map
+        except ValueError:
+            pass  # nothing does, and a map without a descriptor has no other size
         except BufferError:
             raise TransferError(
                 "a SharedBuffer in transfer_list has views or arrays that are still in use: delete them first"
             ) from None
-        finally:
-            self._restore_cells()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         transit = sending("a SharedBuffer")
@@ -247,7 +235,7 @@ class SharedBuffer(mmap.mmap):
 
     def _give_up(self, member: Member) -> None:
         """A receiver has ended: its entry counts as a death, unless it is another's by now."""
-        if self._cells is not None:
+        if not self.closed:
             self._attachment.head.leave(member, died=True)
 
     def _detach(self) -> None:
@@ -275,7 +263,7 @@ def open_shared(fd: int, reserved: Member | None = None) -> SharedBuffer:
         os.close(fd)
         raise
     known = current().buffers.get(identity.id)
-    if known is None or known._cells is None:
+    if known is None or known.closed:
         return SharedBuffer._open(fd, identity, reserved)
     os.close(fd)
     if reserved is not None:

@@ -37,7 +37,7 @@ from ._failures import unpack_error
 from ._link import Link, Packet, socket_pair
 from ._main_module import GUARD, answer_to_both_names, is_importing_main
 from ._message import pack
-from ._options import KINDS, KindName, checked, refusal
+from ._options import KINDS, KindName, checked, refusal, require_transfer_list
 from ._place import current
 from ._port import MessagePort
 from ._start import Streams, make_body, open_streams
@@ -123,16 +123,17 @@ class Worker(EventEmitter, Handle):
         answer_to_both_names()
         self._place = place
         self.thread_id = place.next_thread_id()
-        self.name = name or f"worker {self.thread_id}"
+        require_transfer_list(transfer_list)
         self._options = checked(
             describe(target),
-            name=self.name,
+            name=f"worker {self.thread_id}" if name == "" else name,
             env=env,
             argv=argv,
             streams=(stdin, stdout, stderr),
             resource_limits=resource_limits,
             max_message_size=max_message_size,
         )
+        self.name = self._options.name
         if kind != "auto" and (refused := refusal(kind, self._options, place)) is not None:
             raise UsageError(f"Worker: {refused}")
         self.kind: str = kind
@@ -312,7 +313,7 @@ class Worker(EventEmitter, Handle):
     def terminate(self, callback: ErrorFirst | None = None) -> Any:
         """Stop it at once, whatever it does; returns its exit code (1), or None when it had ended before.
 
-        A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with its loop.
+        A process is killed. An interpreter is interrupted wherever it runs bytecode; a thread ends with the loop it runs.
 
         Raises WorkerStuck (for kinds interpreter and thread) when it has not stopped after two seconds (4.5 on a starved
         machine): it goes on inside C code, is counted by `zombies()`, and no longer keeps the program running. 'exit' comes
