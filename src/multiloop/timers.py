@@ -25,11 +25,11 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 from .errors import TimeoutOverflowWarning
-from .loop import Handle, Hub, hub
+from .loop import CallbackOperation, ErrorFirst, Handle, Hub, hub, launch
 
 T = TypeVar("T")
 
@@ -229,11 +229,22 @@ def next_tick(callback: Callable[..., Any], *args: Any) -> None:
     hub().next_tick(callback, args)
 
 
-async def sleep(seconds: float, result: T | None = None) -> T | None:
+@overload
+def sleep(seconds: float, result: T | None = None) -> Coroutine[Any, Any, T | None]: ...
+@overload
+def sleep(seconds: float, result: T | None = None, *, callback: ErrorFirst) -> CallbackOperation[T | None]: ...
+def sleep(
+    seconds: float, result: T | None = None, *, callback: ErrorFirst | None = None
+) -> Coroutine[Any, Any, T | None] | CallbackOperation[T | None]:
     """Wait without blocking the loop, never shorter than asked (for ever with infinity); returns `result`.
 
     Raises ValueError for NaN, TypeError for what is no number.
     """
+    sleeping = _sleep(seconds, result)
+    return sleeping if callback is None else launch(sleeping, callback)
+
+
+async def _sleep(seconds: float, result: T | None) -> T | None:
     of = hub()
     _check(seconds)
     if math.isnan(seconds):

@@ -217,3 +217,35 @@ def test_watchers_leave_neither_thread_nor_descriptor(tmp_path: Path, loop: Any)
         await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
     multiloop.run(main, loop=loop)
+
+
+@loops
+def test_ready_reports_to_a_callback_with_the_watcher_or_the_error(tmp_path: Path, loop: Any) -> None:
+    seen: list[Any] = []
+
+    def main() -> None:
+        watcher = fs.watch(tmp_path)
+
+        def told(error: Any, value: Any) -> None:
+            seen.append((error, value is watcher))
+            watcher.ready(callback=again)
+
+        def again(error: Any, value: Any) -> None:
+            seen.append((error, value is watcher))
+            watcher.close()
+
+        watcher.ready(callback=told)
+        missing = fs.watch(tmp_path / "missing")
+        missing.ready(callback=lambda error, value: seen.append((type(error), error.filename, value)))
+        closed = fs.watch(tmp_path)
+        closed.close()
+        closed.ready(callback=lambda error, value: seen.append((type(error), value)))
+        with pytest.raises(TypeError, match="callback=3"):
+            closed.ready(callback=3)  # type: ignore[call-overload]
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main, loop=loop)
+    assert seen.count((None, True)) == 2
+    assert (FileNotFoundError, str(tmp_path / "missing"), None) in seen
+    assert (ClosedError, None) in seen
+    assert len(seen) == 4

@@ -303,3 +303,18 @@ def test_the_loop_of_a_thread_has_its_own_agent() -> None:
         return (await http.fetch(url + "/echo")).status
 
     multiloop.run(main)
+
+
+def test_close_reports_to_a_callback() -> None:
+    async def main() -> None:
+        seen: list[Any] = []
+        async with serve() as site:
+            agent = http.Agent()
+            await (await http.fetch(site.url + "/echo", agent=agent)).read()
+            agent.close(callback=lambda *told: seen.append(told))
+            assert seen == [], "never inside the call"
+            await until(lambda: seen == [(None, None)])
+            with pytest.raises(ClosedError):
+                await http.fetch(site.url, agent=agent)
+
+    multiloop.run(main)

@@ -127,3 +127,24 @@ def test_limits_below_one_are_refused() -> None:
         Limiter(0)
     with pytest.raises(UsageError, match="at least 1"):
         multiloop.run(lambda: map_limited(asyncio.sleep, [], limit=0))
+
+
+def test_map_limited_reports_to_a_callback() -> None:
+    seen: list[Any] = []
+
+    async def double(number: int) -> int:
+        return number * 2
+
+    async def fail(number: int) -> int:
+        raise LookupError(number)
+
+    def main() -> None:
+        map_limited(double, range(3), limit=2, callback=lambda *told: seen.append(told))
+        map_limited(fail, range(3), limit=2, callback=lambda error, value: seen.append((type(error), value)))
+        map_limited(double, [], limit=0, callback=lambda error, value: seen.append((type(error), value)))
+        with pytest.raises(TypeError, match="callback=3"):
+            map_limited(double, [], limit=1, callback=3)  # type: ignore[call-overload]
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main)
+    assert sorted(seen, key=repr) == sorted([(None, [0, 2, 4]), (LookupError, None), (UsageError, None)], key=repr)

@@ -502,3 +502,25 @@ def test_a_burst_wakes_the_loop_a_few_times_only(loop: Any) -> None:
         return wakes
 
     assert multiloop.run(main, loop=loop) < 100
+
+
+@loops
+def test_offload_reports_to_a_callback_in_the_callers_context_and_its_arguments_are_positions(loop: Any) -> None:
+    seen: list[Any] = []
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
+
+    def main() -> None:
+        name.set("the caller's")
+        offload(lambda *args: (name.get(), *args), 1, 2, callback=lambda *told: seen.append(told))
+        offload(int, "x", callback=lambda error, value: seen.append((type(error), value)))
+        cancelled = offload(threading.Event().wait, 0.001, callback=lambda error, _: seen.append(type(error)))
+        assert cancelled.cancel()
+        with pytest.raises(TypeError, match="callback=3"):
+            offload(int, callback=3)  # type: ignore[call-overload]
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main, loop=loop)
+    assert len(seen) == 3
+    assert (None, ("the caller's", 1, 2)) in seen
+    assert (ValueError, None) in seen
+    assert asyncio.CancelledError in seen

@@ -544,3 +544,20 @@ def test_t6_an_interval_is_iterated_and_does_not_make_up_for_missed_times(loop: 
     multiloop.run(main, loop=loop)
     with pytest.raises(RuntimeError, match="no running event loop"):
         timers.interval(1)
+
+
+@loops
+def test_sleep_reports_to_a_callback_and_keeps_the_program_until_then(loop: Any) -> None:
+    seen: list[Any] = []
+
+    def main() -> None:
+        timers.sleep(0.002, "slept", callback=lambda *told: seen.append(told))
+        timers.sleep(float("nan"), callback=lambda error, value: seen.append((type(error), value)))
+        sleeping = timers.sleep(float("inf"), callback=lambda error, value: seen.append((type(error), value)))
+        assert sleeping.cancel()
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main, loop=loop)
+    expected = [(None, "slept"), (ValueError, None), (asyncio.CancelledError, None)]
+    assert sorted(seen, key=repr) == sorted(expected, key=repr)
+    assert multiloop.run(timers.sleep, 0.001, "as a main", loop=loop) == "as a main"

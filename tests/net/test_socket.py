@@ -626,3 +626,34 @@ def test_a_callback_that_cannot_be_called_is_a_type_error_and_the_socket_is_as_b
         assert await client.read() == b"answer", "nobody else reads"
 
     run_pair(test, loop, allow_half_open=True)
+
+
+# --- the end, told to a callback --------------------------------------------------------------------------------------
+@loops
+def test_wait_closed_reports_to_a_callback_however_it_closed(loop: Any) -> None:
+    async def test(client: net.Socket, peer: net.Socket) -> None:
+        seen: list[Any] = []
+        client.wait_closed(callback=lambda *told: seen.append(("client", *told)))
+        peer.wait_closed(callback=lambda *told: seen.append(("peer", *told)))
+        given_up = peer.wait_closed(callback=lambda error, _: seen.append(type(error)))
+        assert given_up.cancel()
+        await until(lambda: seen == [asyncio.CancelledError])
+        client.reset_and_destroy()
+        await until(lambda: len(seen) == 3)
+        assert sorted(seen[1:]) == [("client", None, None), ("peer", None, None)]
+        client.wait_closed(callback=lambda *told: seen.append(("later", *told)))
+        assert len(seen) == 3, "never inside the call"
+        await until(lambda: seen[3:] == [("later", None, None)])
+
+    run_pair(test, loop)
+
+
+def test_a_wait_for_the_end_of_an_unrefd_socket_does_not_keep_the_program() -> None:
+    async def main() -> net.Server:
+        server = await net.create_server(lambda connection: connection.unref()).listen(0)
+        client = await net.connect(server.address[1], "127.0.0.1")
+        client.wait_closed(callback=lambda *_: None)
+        client.unref()
+        return server.unref()
+
+    multiloop.run(main)

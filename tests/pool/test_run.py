@@ -19,11 +19,11 @@ import pytest
 
 import multiloop
 from multiloop import pool
-from multiloop.errors import NotSendable, PoolClosed, RemoteError, TaskExited, UsageError
+from multiloop.errors import NotSendable, PoolBroken, PoolClosed, RemoteError, TaskExited, UsageError
 from multiloop.pool import Pool
 from multiloop.worker_threads import SharedBuffer
 from tests.pool import functions as work
-from tests.support import LOOPS, proportional_bytes
+from tests.support import LOOPS, proportional_bytes, until
 
 
 def in_pool(main: Any, *, loop: Any = "auto", **options: Any) -> Any:
@@ -618,5 +618,49 @@ def test_an_offloaded_function_that_no_worker_finds_is_refused_by_the_call(monke
     async def main() -> Any:
         with pytest.raises(NotSendable, match=r"the function .*inside .*top level"):
             inside(4)
+
+    multiloop.run(main)
+
+
+# --- the second face --------------------------------------------------------------------------------------------------
+def test_ready_put_and_close_report_to_a_callback() -> None:
+    seen: list[Any] = []
+
+    def main() -> None:
+        made = Pool(workers=1)
+
+        def is_ready(*told: Any) -> None:
+            seen.append(("ready", *told))
+            made.put(b"value", callback=is_put)
+
+        def is_put(error: Any, shared: Any) -> None:
+            seen.append(("put", error))
+            made.options(callback=has_run).run(work.identity, shared)
+
+        def has_run(*told: Any) -> None:
+            seen.append(("run", *told))
+            made.close(callback=lambda *told: seen.append(("closed", *told)))
+
+        for start in (made.ready, made.close, functools.partial(made.put, b"")):
+            with pytest.raises(TypeError, match="callback=3"):
+                start(callback=3)  # type: ignore[operator]
+        made.ready(callback=is_ready)
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main)
+    assert seen == [("ready", None, None), ("put", None), ("run", None, b"value"), ("closed", None, None)]
+
+
+def test_what_ready_and_put_raise_reaches_the_callback() -> None:
+    async def main() -> None:
+        seen: dict[str, Any] = {}
+        broken = Pool(workers=1, initializer=work.fail)
+        broken.ready(callback=lambda error, _: seen.update(ready=error))
+        async with Pool(workers=1) as made:
+            made.put(lambda: None, callback=lambda error, _: seen.update(put=error))
+            await until(lambda: len(seen) == 2)
+        await broken.close(force=True)
+        assert isinstance(seen["ready"], PoolBroken)
+        assert isinstance(seen["put"], NotSendable)
 
     multiloop.run(main)

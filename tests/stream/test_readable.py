@@ -341,3 +341,28 @@ def test_a_stream_holds_the_program_only_while_its_source_works() -> None:
         stream.Readable().on("data", print)  # pushed by nobody: nothing to wait for
 
     multiloop.run(main)
+
+
+def test_read_and_wait_closed_report_to_a_callback() -> None:
+    seen: list[Any] = []
+
+    def main() -> None:
+        source = stream.Readable.from_([b"abc"], object_mode=False)
+        source.wait_closed(callback=lambda *told: seen.append(("closed", *told)))
+
+        def took(error: Any, chunk: Any) -> None:
+            seen.append((error, chunk))
+            if chunk:
+                source.read(callback=took)
+
+        source.read(2, callback=took)
+        broken = stream.Readable(read=lambda size: 1 / 0)
+        broken.read(callback=lambda error, chunk: seen.append((type(error), chunk)))
+        with pytest.raises(TypeError, match="callback=3"):
+            source.read(callback=3)  # type: ignore[call-overload]
+        assert seen == [], "never inside the call"
+
+    multiloop.run(main)
+    assert [each for each in seen if each[0] is None] == [(None, b"ab"), (None, b"c"), (None, b"")]
+    assert (ZeroDivisionError, None) in seen
+    assert ("closed", None, None) in seen

@@ -13,13 +13,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from .._limits import WATCH_GATHER_S, WATCH_MAX_QUEUE, WATCH_STEP_S
 from ..errors import ClosedError, UsageError
 from ..events import EventEmitter
-from ..loop import Handle, Operation, begin, hub
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Handle, Operation, begin, hub
 from ._glob import fits, parse_all
 from ._paths import Path, nul_in, text_of
 
@@ -131,12 +132,20 @@ class Watcher(EventEmitter, Handle):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def ready(self) -> Operation[Watcher]:
+    @overload
+    def ready(self) -> Operation[Watcher]: ...
+    @overload
+    def ready(self, *, callback: ErrorFirst) -> CallbackOperation[Watcher]: ...
+    def ready(self, *, callback: ErrorFirst | None = None) -> AnyOperation[Watcher]:
         """Wait until it watches. Raises FileNotFoundError and others that kept it from that."""
+        told = None if callback is None else begin(callback, self._hub)
         self._asked = self._awaited = True
         if self.closed:
             self._never_ready()
-        return self._ready
+        if told is None:
+            return self._ready
+        self._ready.add_done_callback(partial(_pass_on, told))
+        return told
 
     def _never_ready(self) -> None:
         if self._asked and not self._ready.done():  # what nobody has asked for cannot be missed
@@ -249,3 +258,12 @@ def _ignoring(ignore: Ignore | None) -> Callable[[str], bool] | None:
         return ignore
     patterns = parse_all([ignore] if isinstance(ignore, str) else list(ignore))
     return lambda filename: any(fits(each, filename) for each in patterns)
+
+
+def _pass_on(told: AnyOperation[Watcher], ready: asyncio.Future[Watcher]) -> None:
+    if ready.cancelled():
+        told._fail(asyncio.CancelledError())
+    elif (error := ready.exception()) is not None:
+        told._fail(error)
+    else:
+        told._succeed(ready.result())

@@ -13,11 +13,11 @@ import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import _limits as limits
 from ..errors import ClosedError, UsageError
-from ..loop import Operation, hub, launch, offload
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, hub, launch, offload
 from ._client_headers import checked_headers
 
 if TYPE_CHECKING:
@@ -145,10 +145,14 @@ class Agent:
         except StopIteration:
             pass
 
-    def close(self) -> Operation[None]:
+    @overload
+    def close(self) -> Operation[None]: ...
+    @overload
+    def close(self, *, callback: ErrorFirst) -> CallbackOperation[None]: ...
+    def close(self, *, callback: ErrorFirst | None = None) -> AnyOperation[None]:
         """Close every connection; requests in flight fail. Awaiting waits until they are closed. Closing twice is fine."""
+        op: AnyOperation[None] = launch(self._close(), callback)
         self._closed = True
-        op: Operation[None] = launch(self._close())
         return op
 
     async def _close(self) -> None:

@@ -6,11 +6,12 @@ What lives here: two small tools over asyncio, for code that would otherwise sta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..errors import UsageError
+from ._operation import CallbackOperation, ErrorFirst, launch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,18 +47,41 @@ class Limiter:
         self._semaphore.release()
 
     async def run(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Call and await `function` once there is room."""
+        """Call and await `function` once there is room. Keyword arguments are all the function's: there is no callback."""
         async with self:
             return await function(*args, **kwargs)
 
 
-async def map_limited(
+@overload
+def map_limited(
     function: Callable[[T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], *, limit: int
-) -> list[R]:
+) -> Coroutine[Any, Any, list[R]]: ...
+@overload
+def map_limited(
+    function: Callable[[T], Awaitable[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int,
+    callback: ErrorFirst,
+) -> CallbackOperation[list[R]]: ...
+def map_limited(
+    function: Callable[[T], Awaitable[R]],
+    items: Iterable[T] | AsyncIterable[T],
+    *,
+    limit: int,
+    callback: ErrorFirst | None = None,
+) -> Coroutine[Any, Any, list[R]] | CallbackOperation[list[R]]:
     """Await `function(item)` for every item, at most `limit` at a time; results in the order of the items.
 
     Items are taken lazily. The first failure cancels the calls in flight, waits for them, and is raised.
     """
+    mapping = _map_limited(function, items, limit)
+    return mapping if callback is None else launch(mapping, callback)
+
+
+async def _map_limited(
+    function: Callable[[T], Awaitable[R]], items: Iterable[T] | AsyncIterable[T], limit: int
+) -> list[R]:
     if limit < 1:
         raise UsageError(f"map_limited(limit={limit}): at least 1")
     results: dict[int, R] = {}

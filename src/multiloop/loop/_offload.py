@@ -13,7 +13,7 @@ import asyncio
 import contextvars
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .._limits import OFFLOAD_MAX_THREADS, OFFLOAD_THREADS
 from ..errors import ConfigError
@@ -148,13 +148,18 @@ def call_always(
     return op
 
 
-def offload(function: Callable[..., T], *args: Any) -> Operation[T]:
+@overload
+def offload(function: Callable[..., T], *args: Any) -> Operation[T]: ...
+@overload
+def offload(function: Callable[..., T], *args: Any, callback: ErrorFirst) -> CallbackOperation[T]: ...
+def offload(function: Callable[..., T], *args: Any, callback: ErrorFirst | None = None) -> AnyOperation[T]:
     """Run a blocking call on a thread, at once: `value = await multiloop.offload(function, *args)`.
 
-    The function runs in a copy of the caller's context. Cancelling stops waiting and drops a call that has not begun;
-    one that runs goes on to its end, since a thread cannot be stopped. For CPU-bound work use `multiloop.pool`.
+    The function runs in a copy of the caller's context; for keyword arguments give a `functools.partial` (`callback` is
+    offload's own). Cancelling stops waiting and drops a call that has not begun; one that runs goes on to its end, since
+    a thread cannot be stopped. For CPU-bound work use `multiloop.pool`.
     """
-    op = begin(None, hub())
+    op: AnyOperation[T] = begin(callback, hub())
     offload_to(op, function, args, context=contextvars.copy_context())
     return op
 

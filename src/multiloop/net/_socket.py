@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from .._limits import SOCKET_HIGH_WATER_BYTES
 from ..errors import UsageError
-from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, check_callback, hub
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, begin, check_callback, hub
 from ._connection import Connection, apply_keep_alive
 from ._idle import IdleTimer, checked_timeout
 from ._incoming import CHUNK, EVERYTHING
@@ -237,8 +237,30 @@ class Socket(Connection):
             self._incoming.listen(deliver)
 
     # -- closing ---------------------------------------------------------------------------------------------------
-    async def wait_closed(self) -> None:
-        """Wait until the connection is closed, however that comes. Raises nothing: see `error`."""
+    @overload
+    def wait_closed(self) -> Coroutine[Any, Any, None]: ...
+    @overload
+    def wait_closed(self, *, callback: ErrorFirst) -> CallbackOperation[None]: ...
+    def wait_closed(self, *, callback: ErrorFirst | None = None) -> Coroutine[Any, Any, None] | CallbackOperation[None]:
+        """Wait until the connection is closed, however that comes. Raises nothing: see `error`.
+
+        It is the connection that keeps the program running, not this.
+        """
+        if callback is None:
+            return self._wait_closed()
+        op = begin(callback, self._hub)
+        if self.closed:
+            self._hub.loop.call_soon(op._succeed, None)
+            return op
+
+        def told(_had_error: bool) -> None:
+            op._succeed(None)
+
+        self.once("close", told)
+        op._stop = lambda: self.off("close", told)
+        return op.unref()
+
+    async def _wait_closed(self) -> None:
         if not self.closed:
             closed: asyncio.Future[None] = self._hub.loop.create_future()
             self.once("close", lambda *_: None if closed.done() else closed.set_result(None))

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from .. import _telemetry
 from ..errors import PoolFull, UsageError
-from ..loop import Handle, Hub, Operation, begin, hub
+from ..loop import AnyOperation, Handle, Hub, Operation, begin, hub
 from ..worker_threads._main_module import GUARD, is_importing_main
 from . import _pools as pools
 from ._calls import Calls, Made
@@ -412,7 +412,7 @@ class Core:
         if driver.thread is not None and not driver.is_here:
             driver.thread.join()
 
-    def when_ready(self, of: Hub, op: Operation[None]) -> None:
+    def when_ready(self, of: Hub, op: AnyOperation[None]) -> None:
         """Start all workers, and settle an operation of `of`'s loop once they are ready."""
 
         def settle(error: BaseException | None) -> None:

@@ -10,10 +10,10 @@ import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from ..errors import UsageError
-from ..loop import Operation, begin, hub
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, begin, hub
 from ..loop._offload import offload_to
 from ..stats import PoolStatistics
 from . import _machine
@@ -272,7 +272,11 @@ class Pool(Configured):
             return bool(task.cancel())
         raise UsageError(f"stop() needs what run() or submit() returned, not {type(task).__name__}")
 
-    def put(self, value: Any) -> Operation[Shared]:
+    @overload
+    def put(self, value: Any) -> Operation[Shared]: ...
+    @overload
+    def put(self, value: Any, *, callback: ErrorFirst) -> CallbackOperation[Shared]: ...
+    def put(self, value: Any, *, callback: ErrorFirst | None = None) -> AnyOperation[Shared]:
         """Put a value where all workers find it: `shared = await pool.put(array)`, then `pool.run(function, shared)`.
 
         It is copied once, into shared memory or into the engine's object store, and each task gets the value itself; the
@@ -281,7 +285,7 @@ class Pool(Configured):
         Raises, when awaited: NotSendable; UsageError with an executor as engine; EngineLost.
         """
         of = hub()
-        op: Operation[Shared] = begin(None, of)
+        op: AnyOperation[Shared] = begin(callback, of)
         offload_to(op, self.put_now, (value,))
         return op
 
@@ -289,10 +293,14 @@ class Pool(Configured):
         """As `put`, from synchronous code: waits until the value is there."""
         return self._core.put(value)
 
-    def ready(self) -> Operation[None]:
+    @overload
+    def ready(self) -> Operation[None]: ...
+    @overload
+    def ready(self, *, callback: ErrorFirst) -> CallbackOperation[None]: ...
+    def ready(self, *, callback: ErrorFirst | None = None) -> AnyOperation[None]:
         """Start all workers; done when every initializer has run. Raises PoolBroken when one failed."""
         of = hub()
-        op: Operation[None] = begin(None, of)
+        op: AnyOperation[None] = begin(callback, of)
         self._core.bind(of)
         self._core.when_ready(of, op)
         return op
@@ -305,13 +313,17 @@ class Pool(Configured):
         """Return what the pool has done and is doing, from any thread."""
         return statistics_of(self._core)
 
-    def close(self, *, force: bool = False) -> Operation[None]:
+    @overload
+    def close(self, *, force: bool = False) -> Operation[None]: ...
+    @overload
+    def close(self, *, force: bool = False, callback: ErrorFirst) -> CallbackOperation[None]: ...
+    def close(self, *, force: bool = False, callback: ErrorFirst | None = None) -> AnyOperation[None]:
         """Close: take no more tasks, finish those that were given, end the workers. Await it, on any loop.
 
         With `force` tasks that wait are cancelled and tasks that run are stopped.
         """
         of = hub()
-        op: Operation[None] = begin(None, of)
+        op: AnyOperation[None] = begin(callback, of)
 
         def closed() -> None:
             if not of.loop.is_closed():

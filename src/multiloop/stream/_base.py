@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from ..errors import PrematureClose
 from ..events import EventEmitter
-from ..loop import Operation, begin, hub
+from ..loop import CallbackOperation, ErrorFirst, Operation, begin, hub
 
 
 class Stream(EventEmitter):
@@ -106,8 +106,27 @@ class Stream(EventEmitter):
             self._over.exception()
         return self.errored
 
-    async def wait_closed(self) -> None:
-        """Wait for 'close', whatever it ended with."""
+    @overload
+    def wait_closed(self) -> Coroutine[Any, Any, None]: ...
+    @overload
+    def wait_closed(self, *, callback: ErrorFirst) -> CallbackOperation[None]: ...
+    def wait_closed(self, *, callback: ErrorFirst | None = None) -> Coroutine[Any, Any, None] | CallbackOperation[None]:
+        """Wait for 'close', whatever it ended with. It does not keep the program running."""
+        if callback is None:
+            return self._wait_closed()
+        op = begin(callback, self._hub)
+        if self.closed:
+            self._hub.loop.call_soon(op._succeed, None)
+            return op
+
+        def told() -> None:
+            op._succeed(None)
+
+        self.once("close", told)
+        op._stop = lambda: self.off("close", told)
+        return op.unref()
+
+    async def _wait_closed(self) -> None:
         while not self.closed:
             # A future of one's own: cancelling the one who waits must not settle the stream's.
             waiter: asyncio.Future[None] = self._hub.loop.create_future()

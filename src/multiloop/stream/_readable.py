@@ -12,10 +12,20 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable
-from typing import Any, Self
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+)
+from typing import Any, Self, overload
 
 from ..errors import ClosedError, PrematureClose, UsageError
+from ..loop import CallbackOperation, ErrorFirst, launch
 from ._base import Stream
 from ._chunks import LineSplitter, as_bytes, mark, size_of
 from ._operators import Operators
@@ -225,8 +235,18 @@ class Readable(Operators, Stream):
     def _nothing(self) -> Any:
         return None if self._objects else "" if self._decoder is not None else b""
 
-    async def read(self, size: int = -1) -> Any:
+    @overload
+    def read(self, size: int = -1) -> Coroutine[Any, Any, Any]: ...
+    @overload
+    def read(self, size: int = -1, *, callback: ErrorFirst) -> CallbackOperation[Any]: ...
+    def read(
+        self, size: int = -1, *, callback: ErrorFirst | None = None
+    ) -> Coroutine[Any, Any, Any] | CallbackOperation[Any]:
         """Take the next chunk (at most `size` bytes of it); b"" at the end (None in object mode)."""
+        taking = self._take_next(size)
+        return taking if callback is None else launch(taking, callback)
+
+    async def _take_next(self, size: int) -> Any:
         chunk = await self._next()
         if chunk is END:
             return self._nothing()
