@@ -41,7 +41,7 @@ class Parent(EarlyMessaging):
 
     def _attach(self, of: Hub) -> None:
         if self.channel is None:
-            self._open_channel(self._ends, self._max_message_bytes, "to the parent")
+            self._open_channel(self._ends, self._max_message_bytes, "to the parent").flushes_at_end = True
             self.count()
             self._send_early()
 
