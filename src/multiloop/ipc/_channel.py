@@ -375,6 +375,11 @@ class Channel(Handle, asyncio.BufferedProtocol):
 
     def _finish_closing(self) -> None:
         if self._transport is not None and self._has_sent_all():
+            # Not here: asyncio's transport tells its end twice if it is closed while it says that it has room.
+            self._hub.loop.call_soon(self._close_transport)
+
+    def _close_transport(self) -> None:
+        if self._transport is not None:
             self._transport.close()
 
     def _descriptors_settled(self) -> None:
@@ -468,10 +473,10 @@ class Channel(Handle, asyncio.BufferedProtocol):
         if not self.flushes_at_end or self.closed or self._has_sent_all():
             return None
         self.close()
-        return self._leave()
+        return self.until_closed()
 
-    async def _leave(self) -> None:
-        """Wait until what was sent has left: while the peer takes it, and at most so long."""
+    async def until_closed(self) -> None:
+        """After `close()`: wait until what was sent has left, while the peer takes it and at most for CHANNEL_FLUSH_S."""
         loop = self._hub.loop
         until_s = loop.time() + CHANNEL_FLUSH_S
         while not self.closed and loop.time() < until_s:

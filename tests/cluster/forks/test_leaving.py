@@ -194,6 +194,7 @@ def test_what_a_worker_has_sent_before_it_exits_arrives(tmp_path: Path, loop: st
     codes = {"a listener exits": 7, "main exits": 7, "main fails": 1, "main is let go": 0, "main returns": 0}
     for count, lines in ((2000, ended.lines[:5]), (2, ended.lines[5:])):
         assert sorted(lines) == [f"{how} {count} True {code}" for how, code in codes.items()], ended.err
+    assert ended.err == ""
 
 
 @pytest.mark.slow
@@ -224,3 +225,48 @@ def test_the_exit_of_a_worker_does_not_wait_for_a_primary_that_reads_nothing(tmp
         """,
     )
     assert ended.lines == ["7 None"], ended.err
+
+
+@pytest.mark.slow
+def test_what_a_worker_without_a_loop_of_ours_sends_arrives(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            async def life_of(how):
+                worker = cluster.fork({"HOW": how})
+                got = []
+                worker.on("message", lambda value, handle: got.append(value))
+                code, name = await events.once(worker, "exit")
+                say(how, len(got), code)
+
+            async def program():
+                await asyncio.gather(*map(life_of, ("no loop", "no loop, exits", "asyncio", "asyncio, exits")))
+
+            multiloop.run(program)
+        else:
+            def send():
+                for _ in range(1000):
+                    cluster.worker.send("x" * 1000)
+
+            async def main():
+                send()
+                await asyncio.sleep(0)
+                if how.endswith("exits"):
+                    sys.exit(7)
+
+            how = os.environ["HOW"]
+            if how.startswith("asyncio"):
+                asyncio.run(main())
+            else:
+                send()
+                if how == "no loop, exits":
+                    sys.exit(7)
+        """,
+    )
+    assert sorted(ended.lines) == [
+        "asyncio 1000 0",
+        "asyncio, exits 1000 7",
+        "no loop 1000 0",
+        "no loop, exits 1000 7",
+    ], ended.err
