@@ -145,6 +145,8 @@ OUT_OF_BAND_MIN_BYTES = 64 * 1024  # buffers from this size travel through share
 DESCRIPTORS_IN_FLIGHT = 256  # passed and not acknowledged, for one channel; the kernel counts them against our limit.
 DESCRIPTOR_ATTEMPTS = 4  # the first and 3 more, as Node's child_process retransmits.
 DESCRIPTOR_RETRY_S = 0.05  # before the first retransmission, doubled each time: a full table needs time to empty.
+CHANNEL_FLUSH_S = 5.0  # how long a program that ends may still send to who started it,
+CHANNEL_STALLED_S = 0.5  # which gives up earlier when nothing is taken for so long.
 CHANNEL_CLOSE_S = 1.0  # how long a closing channel waits for the acknowledgement of descriptors.
 
 # --- worker threads -----------------------------------------------------------------------------------------------

@@ -4,18 +4,25 @@ What lives here: `Parent`, and finding the channel in the environment. What must
 
 * The variable is taken out of the environment when `multiloop.child_process` is first imported, and is believed only
   where the socket that it names is: a grandchild inherits the variable but not the descriptors.
-* The channel attaches to the first loop that runs in the main thread. What was sent before is sent then.
+* The channel attaches to the first loop that runs in the main thread. What was sent before is sent then; when there was
+  none, at the end of the program.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Hashable
-from typing import Self
+import time
+from collections.abc import AsyncGenerator, Hashable
+from typing import Any, Self
 
+from .._limits import CHANNEL_FLUSH_S
+from .._wire.frames import encode
 from ..ipc import ChannelEnds
-from ..loop import Handle, Hub, on_new_hub
+from ..loop import Handle, Hub, hub, on_new_hub
 from ._child import CHANNEL_VARIABLE
 from ._early import EarlyMessaging
 
@@ -32,7 +39,10 @@ class Parent(EarlyMessaging):
         self._max_message_bytes = max_message_bytes
         self._kept: bool | None = None  # what ref() or unref() has decided
         self.connected = True
+        self._pid = os.getpid()
+        self._end: AsyncGenerator[None, None] | None = None
         on_new_hub(self._loop_runs)
+        atexit.register(self._send_without_a_loop)
 
     def _loop_runs(self, of: Hub) -> None:
         if self.channel is not None or threading.current_thread() is not threading.main_thread():
@@ -41,9 +51,44 @@ class Parent(EarlyMessaging):
 
     def _attach(self, of: Hub) -> None:
         if self.channel is None:
-            self._open_channel(self._ends, self._max_message_bytes, "to the parent")
+            self._open_channel(self._ends, self._max_message_bytes, "to the parent").flushes_at_end = True
             self.count()
             self._send_early()
+            if of.fatal is None:
+                self._end = self._end_of(of)
+                with contextlib.suppress(StopIteration):
+                    self._end.__anext__().send(None)  # as far as its yield: now the loop knows it
+
+    @staticmethod
+    async def _end_of(of: Hub) -> AsyncGenerator[None, None]:
+        """Closed at the end of a loop of others, as `asyncio.run` does with generators: then what was sent leaves."""
+        try:
+            yield
+        finally:
+            of.is_ending = True
+            await of.last_words()
+
+    def _keep(self, kind: int, value: Any, descriptors: tuple[int, ...]) -> None:
+        super()._keep(kind, value, descriptors)
+        if asyncio._get_running_loop() is not None and threading.current_thread() is threading.main_thread():
+            hub()  # a loop that is not of `multiloop.run`: now the channel has one
+
+    def _send_without_a_loop(self) -> None:
+        """The program ends, and there was no loop: send what was kept, without descriptors, while the parent reads."""
+        unsent, self._unsent = self._unsent, None
+        if not unsent or os.getpid() != self._pid:  # a forked copy of this program has nothing to say
+            return
+        stream = self._ends.stream
+        until_s = time.monotonic() + CHANNEL_FLUSH_S
+        for kind, body, buffers, descriptors in unsent:
+            if descriptors:
+                continue
+            try:
+                for piece in encode(kind, body, buffers):
+                    stream.settimeout(max(0.001, until_s - time.monotonic()))
+                    stream.sendall(piece)
+            except OSError:  # the parent is gone, or does not read
+                return
 
     # -- keeping the program going ---------------------------------------------------------------------------------
     def _listeners_changed(self, name: Hashable, count: int) -> None:

@@ -21,10 +21,16 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
-from .._limits import CHANNEL_CLOSE_S, CHANNEL_HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
+from .._limits import (
+    CHANNEL_CLOSE_S,
+    CHANNEL_FLUSH_S,
+    CHANNEL_HIGH_WATER_BYTES,
+    CHANNEL_STALLED_S,
+    MAX_MESSAGE_BYTES,
+)
 from .._wire.frames import MESSAGE, Decoder, Frame, dumps, encode, loads, snapshot
 from ..errors import FrameError, FrameTooLarge
 from ..loop import Handle, hub
@@ -76,6 +82,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         "_waiting",
         "closed",
         "error",
+        "flushes_at_end",
         "handlers",
         "high_water_bytes",
         "name",
@@ -98,6 +105,7 @@ class Channel(Handle, asyncio.BufferedProtocol):
         self.handlers: dict[int, Callable[[Frame], Any]] = {}
         self.high_water_bytes = high_water_bytes
         self.closed = False
+        self.flushes_at_end = False  # what was sent leaves before the program ends, see `_last_words`
         self.error: BaseException | None = None
         self._ends = ends
         self._on_message = on_message
@@ -367,6 +375,11 @@ class Channel(Handle, asyncio.BufferedProtocol):
 
     def _finish_closing(self) -> None:
         if self._transport is not None and self._has_sent_all():
+            # Not here: asyncio's transport tells its end twice if it is closed while it says that it has room.
+            self._hub.loop.call_soon(self._close_transport)
+
+    def _close_transport(self) -> None:
+        if self._transport is not None:
             self._transport.close()
 
     def _descriptors_settled(self) -> None:
@@ -455,6 +468,24 @@ class Channel(Handle, asyncio.BufferedProtocol):
             self._hub.call(self._on_close)
         finally:
             self._ended()
+
+    def _last_words(self) -> Coroutine[Any, Any, None] | None:
+        if not self.flushes_at_end or self.closed or self._has_sent_all():
+            return None
+        self.close()
+        return self.until_closed()
+
+    async def until_closed(self) -> None:
+        """After `close()`: wait until what was sent has left, while the peer takes it and at most for CHANNEL_FLUSH_S."""
+        loop = self._hub.loop
+        until_s = loop.time() + CHANNEL_FLUSH_S
+        while not self.closed and loop.time() < until_s:
+            left_bytes = self.buffered_bytes
+            try:
+                await asyncio.wait_for(self._wait(), CHANNEL_STALLED_S)
+            except TimeoutError:
+                if self.buffered_bytes == left_bytes:
+                    return
 
     def _shutdown(self) -> None:
         self.abort()

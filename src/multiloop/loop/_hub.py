@@ -177,6 +177,12 @@ class Hub:
         finally:
             self._draining = False
 
+    async def last_words(self) -> None:
+        """The program ends: wait for what open handles still have to say, as long as each of them says."""
+        words = [coroutine for handle in list(self.handles) if (coroutine := handle._last_words()) is not None]
+        if words:
+            await asyncio.wait([self.loop.create_task(coroutine) for coroutine in words])
+
     def close_handles(self) -> None:
         """Close everything that is open, because the program ends."""
         for handle in list(self.handles):
@@ -209,7 +215,8 @@ class Handle:
     """Something open that keeps `run` going: a server, socket, timer, child, watcher, worker or port.
 
     Subclasses call `_opened(hub)` once it lives and `_ended()` once it is gone (both idempotent), and override
-    `_shutdown()`, which closes at once and without waiting because the program ends.
+    `_shutdown()`, which closes at once and without waiting because the program ends. What cannot be said then is said in
+    `_last_words()`, a moment before.
     """
 
     __slots__ = ("_alive", "_counted", "_hub")
@@ -236,6 +243,10 @@ class Handle:
             self._hub.handles.discard(self)
             if self._counted:
                 self._hub.release()
+
+    def _last_words(self) -> Coroutine[Any, Any, None] | None:
+        """Return what the end of the program waits for, which it limits itself; None: nothing."""
+        return None
 
     def _shutdown(self) -> None:
         """Close at once and without waiting, because the program ends."""

@@ -3,7 +3,8 @@
 What lives here: making and ending a loop, signals, the exit rules. What must not: what handles and operations are.
 
 The end, in order: `main` is done and no counted handle is left · a signal came · an exception was caught by nobody.
-Then: open handles are closed, foreign tasks cancelled (as `asyncio.run` does), asynchronous generators closed.
+Then: what was sent to who started this program leaves, open handles are closed, foreign tasks cancelled (as `asyncio.run`
+does), asynchronous generators closed.
 """
 
 from __future__ import annotations
@@ -106,7 +107,10 @@ class _Program:
             here.is_ending = True
             here.on_idle = None
             here.fatal = None
-            here.close_handles()
+            try:
+                await here.last_words()
+            finally:
+                here.close_handles()
             if not task.done():
                 task.cancel()
                 await asyncio.wait([task])

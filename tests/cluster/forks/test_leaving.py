@@ -149,3 +149,124 @@ def test_a_worker_whose_channel_was_closed_has_got_what_was_sent_before(tmp_path
         """,
     )
     assert ended.lines == ["got 1000", "exit 0 None"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_a_worker_has_sent_before_it_exits_arrives(tmp_path: Path, loop: str) -> None:
+    ended = run(
+        tmp_path,
+        """
+        async def life_of(how, size):
+            worker = cluster.fork({"HOW": how, "SIZE": str(size)})
+            got = []
+            worker.on("message", lambda value, handle: got.append(len(value)))
+            code, name = await events.once(worker, "exit")
+            say(how, len(got), set(got) == {size}, code)
+
+        async def program():
+            ways = ("main exits", "a listener exits", "main fails", "main returns", "main is let go")
+            for size in (1_000, 1_000_000):
+                await asyncio.gather(*(life_of(how, size) for how in ways))
+
+        async def main():
+            how, size = os.environ["HOW"], int(os.environ["SIZE"])
+
+            def act():
+                for _ in range(2_000_000 // size):
+                    cluster.worker.send("x" * size)
+                if how == "main is let go":
+                    cluster.worker.disconnect()
+                elif how.endswith("exits"):
+                    sys.exit(7)
+                elif how == "main fails":
+                    sys.stderr = None
+                    raise RuntimeError("enough")
+
+            if how == "a listener exits":
+                timers.set_timeout(act, 0)
+                await timers.sleep(100)
+            act()
+
+        multiloop.run(program if cluster.is_primary else main, loop=LOOP)
+        """.replace("LOOP", repr(loop)),
+    )
+    codes = {"a listener exits": 7, "main exits": 7, "main fails": 1, "main is let go": 0, "main returns": 0}
+    for count, lines in ((2000, ended.lines[:5]), (2, ended.lines[5:])):
+        assert sorted(lines) == [f"{how} {count} True {code}" for how, code in codes.items()], ended.err
+    assert ended.err == ""
+
+
+@pytest.mark.slow
+def test_the_exit_of_a_worker_does_not_wait_for_a_primary_that_reads_nothing(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            async def program():
+                worker = cluster.fork()
+                await events.once(worker, "listening")
+                worker.send("exit")
+                await worker.process.drain()
+                os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # reads nothing
+                say(*await events.once(worker, "exit"))
+
+            multiloop.run(program, loop="asyncio")
+        else:
+            async def main():
+                @cluster.worker.on("message")
+                def exits(value, handle):
+                    cluster.worker.send("x" * 5_000_000)
+                    sys.exit(7)
+
+                await net.create_server().listen(0)
+
+            multiloop.run(main)
+        """,
+    )
+    assert ended.lines == ["7 None"], ended.err
+
+
+@pytest.mark.slow
+def test_what_a_worker_without_a_loop_of_ours_sends_arrives(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            async def life_of(how):
+                worker = cluster.fork({"HOW": how})
+                got = []
+                worker.on("message", lambda value, handle: got.append(value))
+                code, name = await events.once(worker, "exit")
+                say(how, len(got), code)
+
+            async def program():
+                await asyncio.gather(*map(life_of, ("no loop", "no loop, exits", "asyncio", "asyncio, exits")))
+
+            multiloop.run(program)
+        else:
+            def send():
+                for _ in range(1000):
+                    cluster.worker.send("x" * 1000)
+
+            async def main():
+                send()
+                await asyncio.sleep(0)
+                if how.endswith("exits"):
+                    sys.exit(7)
+
+            how = os.environ["HOW"]
+            if how.startswith("asyncio"):
+                asyncio.run(main())
+            else:
+                send()
+                if how == "no loop, exits":
+                    sys.exit(7)
+        """,
+    )
+    assert sorted(ended.lines) == [
+        "asyncio 1000 0",
+        "asyncio, exits 1000 7",
+        "no loop 1000 0",
+        "no loop, exits 1000 7",
+    ], ended.err

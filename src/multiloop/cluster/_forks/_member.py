@@ -410,7 +410,7 @@ class Member(EventEmitter):
             self.parent.disconnect()
             channel = self.parent.channel
             if channel is not None:
-                await channel.drain()
+                await channel.until_closed()
             if self._hub.fatal is None:  # not a loop of `multiloop.run`: nobody else would end this program
                 exit_now()
 
