@@ -463,6 +463,21 @@ def test_a_mistake_in_a_file_of_applications_is_one_line(folder: Path, text: str
     assert said in mistake(folder, 2, "serve", "--config", "cluster.toml")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        ('target = "nosuch:handler"', 4, "b: no module named 'nosuch'"),
+        ('target = "main:handler"\napp-dir = "nosuch"', 2, "b: --app-dir 'nosuch' is not a folder"),
+        ('target = "main:handler"\nenv-file = "nosuch.env"', 2, "b: "),
+    ],
+)
+def test_what_one_application_lacks_is_seen_before_any_is_started(
+    folder: Path, wrong: str, code: int, said: str
+) -> None:
+    (folder / "cluster.toml").write_text(f'[apps.a]\ntarget = "main:handler"\n[apps.b]\nport = 1\n{wrong}\n')
+    assert f"multiloop: {said}" in mistake(folder, code, "serve", "--config", "cluster.toml")
+
+
 def test_check_prints_a_file_of_applications_that_config_takes(folder: Path) -> None:
     (folder / "jobs.py").write_text(APP)
     (folder / "cluster.toml").write_text(CLUSTER.format(web=1234, jobs=1235, folder=folder))

@@ -11,6 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def _runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_and_its_arguments_get_an_answer(tmp_path: Path) -> None:
     with Running(str(tmp_path / "c.sock")) as path:
         assert call(path, "scale", workers=4) == {"command": "scale", "workers": 4}
+
+
+def test_whose_number_is_not_that_of_the_listening_process_is_gone_with_its_socket(tmp_path: Path) -> None:
+    path, elsewhere = str(tmp_path / "c.sock"), {"pid": os.getppid()}  # as another namespace counts
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(path)
+        listener.listen()
+        stopped = pool.submit(call, path, "stop", until_gone=True)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(1000)
+            connection.sendall(json.dumps({"ok": True, "result": elsewhere}).encode() + b"\n")
+            assert not stopped.done()
+        assert stopped.result(30) == elsewhere
 
 
 def test_the_socket_is_private_and_gone_at_the_end() -> None:

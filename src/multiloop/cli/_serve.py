@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cluster._host import find_identity, set_umask
 from ..cluster._settings import ServeSettings
+from ..errors import ConfigError
 from ._options import GROUPS, OPTIONS, TARGET, Option
 from ._preflight import check
 from ._settings import build, check_together
@@ -25,7 +26,7 @@ def serve(arguments: Mapping[str, Any]) -> int:
     check_together(applications)
     _hide_secrets()
     for wanted in applications:
-        check(wanted)
+        _check_one(wanted, len(applications) > 1)
     process = applications[0].process
     find_identity(process.user, process.group)
     if gathered[0]["check"].value:
@@ -48,6 +49,16 @@ def serve(arguments: Mapping[str, Any]) -> int:
         return serve_cluster(*applications, observer=dashboard)
     finally:
         dashboard.close()
+
+
+def _check_one(wanted: ServeSettings, is_one_of_several: bool) -> None:
+    """Refuse what can be seen before anything is started, and name the application where that is needed."""
+    try:
+        check(wanted)
+    except ConfigError as error:
+        if not is_one_of_several:
+            raise
+        raise ConfigError(f"{wanted.called}: {error}", exit_code=error.exit_code) from None
 
 
 def _hide_secrets() -> None:

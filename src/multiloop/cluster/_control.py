@@ -4,9 +4,9 @@ What lives here: `ControlServer` (in the primary), `call` and `follow` (in the c
 command does (`_commands`), how its answer looks to people (`cli`).
 
 One line of JSON each way: `{"command": "scale", "workers": 4}` ─▶ `{"ok": true, "result": {…}}` or
-`{"ok": false, "error": "one line"}`. A connection may carry several, one after the other. It ends with the server, so
-that whoever asked for a stop can wait for it. An answer that goes on (`logs`) is followed by one line for each item,
-until the other end closes.
+`{"ok": false, "error": "one line"}`. A connection may carry several, one after the other. It ends with the server, and
+whoever asked for a stop waits for that and then for the end of the process. An answer that goes on (`logs`) is followed
+by one line for each item, until the other end closes.
 
 It answers also when the process has no descriptor left, because that is when people ask: one is kept for it.
 
@@ -20,6 +20,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import socket
 import stat
 import struct
@@ -131,18 +132,51 @@ def call(
     Args:
         path: its control socket; None for the only server of this user that runs here.
         timeout_s: how long to wait for the answer; None for as long as it takes (a reload may take long).
-        until_gone: after the answer wait until the server has ended.
+        until_gone: after the answer wait until the server's process has ended; where the kernel cannot tell which that
+            is (another namespace, not Linux), until it has closed its socket.
 
     Raises:
         ConfigError: no server answers there, or several run and none was chosen (exit code NO_SERVER).
         CommandFailed: the server refused, or failed; the message says why.
     """
     with _connected(path, timeout_s) as connection, connection.makefile("rb") as answers:
-        result = _ask(connection, answers, command, arguments)
-        if until_gone:
+        if not until_gone:
+            return _ask(connection, answers, command, arguments)
+        with _listening_process(connection) as process:
+            result = _ask(connection, answers, command, arguments)
             connection.settimeout(None)
             answers.read()
+            if process is not None and isinstance(result, dict) and result.get("pid") == process.pid:
+                process.wait()
     return result
+
+
+class _Process(NamedTuple):
+    """A process that runs, or has just ended: its number cannot be another one's."""
+
+    pid: int
+    pidfd: int
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        end = select.poll()
+        end.register(self.pidfd, select.POLLIN)
+        end.poll()
+
+
+@contextlib.contextmanager
+def _listening_process(connection: socket.socket) -> Iterator[_Process | None]:
+    """Which process listens at the other end; None where that cannot be known. What it answers must say the same."""
+    process = None
+    if sys.platform.startswith("linux"):
+        pid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
+        with contextlib.suppress(OSError):  # 0: it is in another namespace; or the kernel is too old
+            process = _Process(pid, os.pidfd_open(pid))
+    try:
+        yield process
+    finally:
+        if process is not None:
+            os.close(process.pidfd)
 
 
 def follow(path: str | None, command: str, **arguments: Any) -> Iterator[Any]:
