@@ -270,3 +270,28 @@ def test_what_a_worker_without_a_loop_of_ours_sends_arrives(tmp_path: Path) -> N
         "no loop 1000 0",
         "no loop, exits 1000 7",
     ], ended.err
+
+
+@pytest.mark.slow
+def test_a_worker_that_kills_itself_has_a_moment_to_clean_up(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            worker = cluster.fork()
+            worker.on("exit", lambda *how: say("exit", *how))
+            multiloop.run(cluster.wait)
+        else:
+            async def main():
+                cluster.worker.kill()
+                try:
+                    await timers.sleep(100)
+                finally:
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    say("cleaned up")
+
+            multiloop.run(main)
+        """,
+    )
+    assert ended.lines == ["cleaned up", "exit 0 None"]

@@ -400,6 +400,7 @@ class Member(EventEmitter):
             self.parent.disconnect()
 
     async def _leave(self, message: wire.Drain) -> None:
+        ends_by_itself = self._hub.fatal is not None  # a loop of `multiloop.run`: else nobody ends this program
         self.tell("draining")
         try:
             if not message.at_once:
@@ -411,7 +412,7 @@ class Member(EventEmitter):
             channel = self.parent.channel
             if channel is not None:
                 await channel.until_closed()
-            if self._hub.fatal is None:  # not a loop of `multiloop.run`: nobody else would end this program
+            if not ends_by_itself:
                 exit_now()
 
     async def _close_servers(self, message: wire.Drain) -> None:
