@@ -449,6 +449,7 @@ def test_nothing_is_left_when_many_workers_come_and_go(tmp_path: Path) -> None:
                     while not all(worker.state == "listening" for worker in workers):
                         await timers.sleep(0.01)
                     workers[0].kill("SIGKILL")
+                    await events.once(workers[0], "exit")  # the listener of one that died last would stay for a while
                     workers[1].disconnect()
                     await cluster.wait()
                     left = len(os.listdir("/proc/self/fd")) - len(before)
