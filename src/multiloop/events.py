@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar, overload
 
 from ._limits import MAX_LISTENERS
 from .errors import MaxListenersExceededWarning, UnhandledError, UsageError
-from .loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, begin, hub
+from .loop import AnyOperation, CallbackOperation, ErrorFirst, Hub, Operation, begin, hub
 
 Listener = Callable[..., Any]
 L = TypeVar("L", bound=Listener)
@@ -309,6 +309,21 @@ def once(emitter: EventEmitter, name: Hashable, *, callback: ErrorFirst | None =
     if name != "error":
         emitter.on("error", failed)
     return op
+
+
+def tell_of_close(emitter: EventEmitter, is_closed: bool, of: Hub, callback: ErrorFirst) -> CallbackOperation[None]:
+    """Call back once 'close' has come, or soon where it has. Keeps nothing running; for emitters of ours."""
+    op = begin(callback, of)
+    if is_closed:
+        of.loop.call_soon(op._succeed, None)
+        return op
+
+    def told(*_: Any) -> None:
+        op._succeed(None)
+
+    emitter.once("close", told)
+    op._stop = lambda: emitter.off("close", told)
+    return op.unref()
 
 
 class _Events:

@@ -15,7 +15,7 @@ import importlib
 import time
 from _thread import allocate_lock
 
-from ._threads import read_clock
+from ._threads import read_clocks
 
 
 class Alarm:
@@ -41,7 +41,7 @@ class Alarm:
         Returns when that was, which is before now if somebody held the interpreter's lock, and what these clocks of threads
         said then (in plain Python: what they said before). Clocks of threads that have ended are missing.
         """
-        used_s = {thread: said for thread, number in clocks.items() if (said := read_clock(number)) is not None}
+        used_s = read_clocks(clocks)
         if self._rung.acquire(True, max(until_s - time.monotonic(), 0.0)):
             self._rung.release()
             return min(until_s, time.monotonic()), used_s

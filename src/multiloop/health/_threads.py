@@ -30,17 +30,20 @@ def clocks() -> dict[int, int]:
     }
 
 
-def read_clock(number: int) -> float | None:
-    """Return the seconds that a clock says; None if its thread has ended."""
-    try:
-        return time.clock_gettime(number)
-    except OSError:
-        return None
+def read_clocks(numbers: dict[int, int]) -> dict[int, float]:
+    """Return the seconds that these clocks say, by thread. Those of threads that have ended are missing."""
+    found: dict[int, float] = {}
+    for thread, number in numbers.items():
+        try:
+            found[thread] = time.clock_gettime(number)
+        except OSError:  # it has ended meanwhile
+            pass
+    return found
 
 
 def cpu_times() -> dict[int, float]:
     """Return the seconds of processor time that each Python thread has used, by its identifier."""
-    return {thread: said for thread, number in clocks().items() if (said := read_clock(number)) is not None}
+    return read_clocks(clocks())
 
 
 class RunQueue:

@@ -82,13 +82,8 @@ class StaticFiles:
         headers = {name.lower(): value for name, value in request.headers.items()}
         head = request.method == "HEAD"
         names = self._names(unquote_to_bytes(raw))
-        if names is None:
-            return _plain(404)
-        found: Any = self._look_at_once(names, headers, head)
-        if found is not None:
-            if not head:
-                self._known.remember(raw, names, self._index, found)
-        elif (found := await offload(self._look, names, headers, head)) is None:
+        found = None if names is None else await self._find(self._known, raw, names, headers, head)
+        if found is None:
             return _plain(404)
         if found is IsDirectory:
             query = request.query_string
@@ -119,13 +114,7 @@ class StaticFiles:
         for name, value in scope["headers"]:
             headers[name.decode("latin-1")] = value.decode("latin-1")
         names = self._names(raw)
-        found: Any = None
-        if names is not None:
-            found = self._look_at_once(names, headers, head)
-            if found is None:
-                found = await offload(self._look, names, headers, head)
-            elif not head:
-                self._known_asgi.remember(raw, names, self._index, found)
+        found = None if names is None else await self._find(self._known_asgi, raw, names, headers, head)
         if found is None:
             await _send_asgi(send, 404, [], b"Not Found\n")
             return
@@ -151,6 +140,17 @@ class StaticFiles:
                 return None
             path = path[len(prefix) + 1 :] or b"/"
         return split_path(path, hidden=self._hidden)
+
+    async def _find(
+        self, known: KnownReplies, path: bytes, names: list[bytes], headers: Mapping[str, str], head: bool
+    ) -> Any:
+        """A `Found`, the class IsDirectory, or None. What needed no wait is remembered under the path."""
+        found = self._look_at_once(names, headers, head)
+        if found is None:
+            return await offload(self._look, names, headers, head)
+        if not head:
+            known.remember(path, names, self._index, found)
+        return found
 
     def _look_at_once(self, names: list[bytes], headers: Mapping[str, str], head: bool) -> Found | None:
         """What `_look` gives, where that needs no wait; None for all else."""

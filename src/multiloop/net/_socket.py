@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from .._limits import SOCKET_HIGH_WATER_BYTES
 from ..errors import UsageError
-from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, begin, check_callback, hub
+from ..events import tell_of_close
+from ..loop import AnyOperation, CallbackOperation, ErrorFirst, Operation, check_callback, hub
 from ._connection import Connection, apply_keep_alive
 from ._idle import IdleTimer, checked_timeout
 from ._incoming import CHUNK, EVERYTHING
@@ -248,17 +249,7 @@ class Socket(Connection):
         """
         if callback is None:
             return self._wait_closed()
-        op = begin(callback, self._hub)
-        if self.closed:
-            self._hub.loop.call_soon(op._succeed, None)
-            return op
-
-        def told(_had_error: bool) -> None:
-            op._succeed(None)
-
-        self.once("close", told)
-        op._stop = lambda: self.off("close", told)
-        return op.unref()
+        return tell_of_close(self, self.closed, self._hub, callback)
 
     async def _wait_closed(self) -> None:
         if not self.closed:

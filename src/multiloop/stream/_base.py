@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from ..errors import PrematureClose
-from ..events import EventEmitter
+from ..events import EventEmitter, tell_of_close
 from ..loop import CallbackOperation, ErrorFirst, Operation, begin, hub
 
 
@@ -114,17 +114,7 @@ class Stream(EventEmitter):
         """Wait for 'close', whatever it ended with. It does not keep the program running."""
         if callback is None:
             return self._wait_closed()
-        op = begin(callback, self._hub)
-        if self.closed:
-            self._hub.loop.call_soon(op._succeed, None)
-            return op
-
-        def told() -> None:
-            op._succeed(None)
-
-        self.once("close", told)
-        op._stop = lambda: self.off("close", told)
-        return op.unref()
+        return tell_of_close(self, self.closed, self._hub, callback)
 
     async def _wait_closed(self) -> None:
         while not self.closed:
